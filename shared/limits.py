@@ -1,0 +1,35 @@
+"""Every limit of the system in one place, units last. Must not import anything of ours."""
+
+from __future__ import annotations
+
+CNI_BODY_MAX_BYTES = 512 * 1024
+"""A network configuration above this is answered with error 6."""
+RECORD_MAX_BYTES = 512 * 1024
+"""One lease-log record; JetStream headers are not counted against max_payload, so stay well below it."""
+CHUNK_BYTES = 512 * 1024
+"""One message of a snapshot."""
+CONTAINER_ID_MAX_BYTES = 255
+IFNAME_MAX_BYTES = 15
+"""Linux IFNAMSIZ is 16 with its NUL (include/uapi/linux/if.h)."""
+INTERFACES_PER_POD_MAX = 32
+QUEUE_MAX_REQUESTS = 4096
+"""Allocate requests that wait in one allocator; beyond it callers are told to try later."""
+
+ATTEMPT_MEMORY_S = 600.0
+"""How long a released attempt is remembered, so that a late allocate of it is refused."""
+COOLDOWN_IPAM_S = 5.0
+"""Rest of an address whose link somebody else removes after our DEL."""
+ADD_DEADLINE_S = 60.0
+DEL_DEADLINE_S = 30.0
+CHECK_DEADLINE_S = 10.0
+GC_DEADLINE_S = 25.0
+STATUS_DEADLINE_S = 1.0
+LEADER_TTL_S = 1.0
+LEADER_RENEW_S = 0.3
+SNAPSHOT_RECORDS = 20_000
+LOG_HISTORY_S = 30 * 24 * 3600.0
+RECONCILE_INTERVAL_S = 30.0
+RECONCILE_SWEEP_MIN = 5
+RECONCILE_SWEEP_FRACTION = 0.1
+MTU_MIN_BYTES = 68
+MTU_MIN_IPV6_BYTES = 1280
