@@ -1,0 +1,87 @@
+"""Facts: what the objects of the user say, on `orb.facts.<kind>.<ns>.<name>`, last per subject; and asking for one.
+
+Owns the envelope. The object itself is the manifest as JSON: its types are in shared.manifests.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from shared.contracts.codec import Codec
+
+
+class ObjectFact(msgspec.Struct, frozen=True, kw_only=True, tag="facts.object.1"):
+    """An object as of `version` (an older version of the same object is ignored). `uid` may be empty: it then takes the caller's.
+
+    `source` says where it came from (file:line, or empty)."""
+
+    kind: str
+    api_version: str
+    namespace: str
+    name: str
+    uid: str
+    version: int
+    object: bytes
+    source: str = ""
+
+
+class ObjectGone(msgspec.Struct, frozen=True, kw_only=True, tag="facts.gone.1"):
+    """A tombstone: the object with this UID is deleted."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    version: int
+
+
+class FactsSynced(msgspec.Struct, frozen=True, kw_only=True, tag="facts.synced.1"):
+    """A full list was published under `incarnation` (one start of the controller); what is absent now is absent."""
+
+    incarnation: str
+    version: int
+    objects: int
+
+
+Fact = ObjectFact | ObjectGone | FactsSynced
+
+
+class AskFact(msgspec.Struct, frozen=True, kw_only=True, tag="ask.fact.1"):
+    """Read one object through to the source, at once."""
+
+    kind: str
+    namespace: str
+    name: str
+
+
+class FactAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="ask.fact.answer.1"):
+    fact: ObjectFact | None = None
+
+
+class AskSync(msgspec.Struct, frozen=True, kw_only=True, tag="ask.sync.1"):
+    """Read the whole source now."""
+
+
+class SourceProblem(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a file, or an object in it, is not in force; its last good objects are."""
+
+    file: str
+    line: int
+    object: str
+    field: str
+    message: str
+
+
+class SyncAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="ask.sync.answer.1"):
+    """Everything of the source is published up to stream sequence `facts_sequence`, but for `problems`."""
+
+    facts_sequence: int
+    objects: int
+    problems: tuple[SourceProblem, ...] = ()
+
+
+FACT: Codec[Fact] = Codec(Fact)
+ASK_FACT: Codec[AskFact] = Codec(AskFact)
+FACT_ANSWER: Codec[FactAnswer] = Codec(FactAnswer)
+ASK_SYNC: Codec[AskSync] = Codec(AskSync)
+SYNC_ANSWER: Codec[SyncAnswer] = Codec(SyncAnswer)

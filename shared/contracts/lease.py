@@ -1,0 +1,130 @@
+"""The lease log: records on `orb.lease.<incarnation>.<term>` and the snapshot's manifest.
+
+Owns what the log remembers. Events are past tense, only ever added to; `evolve` is total over all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from shared.contracts.codec import Codec
+
+
+class TermStarted(msgspec.Struct, frozen=True, kw_only=True, tag="term.started.1"):
+    replica: str
+
+
+class LeaseItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One address (text, no prefix) of one pool on one interface."""
+
+    ifname: str
+    address: str
+    pool: str
+    prefix_len: int
+    clean_gateway: bool = False
+
+
+class LeasesAllocated(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="leases.allocated.1"):
+    """`owner` is the pod UID, or `container:<id>`. `attached` are the interfaces this attempt attaches; others of `items` were
+    taken ahead for the pod's later ADDs. All items get `generation`."""
+
+    owner: str
+    node: str
+    container_id: str
+    attempt: str
+    generation: int
+    items: tuple[LeaseItem, ...]
+    attached: tuple[str, ...]
+    pod_namespace: str = ""
+    pod_name: str = ""
+
+
+class AttachConfirmed(msgspec.Struct, frozen=True, kw_only=True, tag="attach.confirmed.1"):
+    """The same addresses were asked for again by the same container, or one taken ahead is attached now."""
+
+    owner: str
+    container_id: str
+    ifname: str
+    attempt: str
+
+
+class LeasesRebound(msgspec.Struct, frozen=True, kw_only=True, tag="leases.rebound.1"):
+    """The pod has a new sandbox: every lease of the owner takes `generation`, a release that names an older one changes nothing."""
+
+    owner: str
+    node: str
+    container_id: str
+    attempt: str
+    generation: int
+    attached: tuple[str, ...]
+
+
+class AttachmentDetached(msgspec.Struct, frozen=True, kw_only=True, tag="attachment.detached.1"):
+    """A DEL was heard for a pod that lives: the addresses stay with it until it is known to be gone."""
+
+    owner: str
+    ifname: str
+    generation: int
+
+
+class LeasesReleased(msgspec.Struct, frozen=True, kw_only=True, tag="leases.released.1"):
+    """The addresses of these interfaces are free after `rest_until_ns` (Unix time, 0 = at once)."""
+
+    owner: str
+    ifnames: tuple[str, ...]
+    reason: str
+    rest_until_ns: int = 0
+
+
+class AttemptVoided(msgspec.Struct, frozen=True, kw_only=True, tag="attempt.voided.1"):
+    """A release named this attempt: an allocate of it that comes later is refused until `until_ns`."""
+
+    attempt: str
+    until_ns: int
+
+
+LeaseEvent = (
+    TermStarted
+    | LeasesAllocated
+    | AttachConfirmed
+    | LeasesRebound
+    | AttachmentDetached
+    | LeasesReleased
+    | AttemptVoided
+)
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """One append: everything decided while the last one was in flight. `previous` is the digest of the record before."""
+
+    version: int = 1
+    incarnation: str
+    term: int
+    at_ns: int
+    previous: bytes
+    events: tuple[LeaseEvent, ...]
+
+
+class SnapshotManifest(msgspec.Struct, frozen=True, kw_only=True):
+    """Stands for the log up to `sequence`, whose record has `digest`; `chunks` messages of `bytes` in all, SHA-256 `sha256`."""
+
+    version: int = 1
+    incarnation: str
+    term: int
+    sequence: int
+    digest: bytes
+    at_ns: int
+    chunks: int
+    bytes: int
+    sha256: bytes
+
+
+def digest(record: bytes) -> bytes:
+    """The link of the chain: BLAKE2b-128 over the record's bytes, which hold the digest of the one before."""
+    return hashlib.blake2b(record, digest_size=16).digest()
+
+
+RECORD: Codec[Record] = Codec(Record)
+SNAPSHOT_MANIFEST: Codec[SnapshotManifest] = Codec(SnapshotManifest)
