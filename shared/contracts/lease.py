@@ -108,7 +108,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SnapshotManifest(msgspec.Struct, frozen=True, kw_only=True):
-    """Stands for the log up to `sequence`, whose record has `digest`; `chunks` messages of `bytes` in all, SHA-256 `sha256`."""
+    """Stands for the log up to `sequence`, whose record has `digest`; `chunks` messages of `size_bytes` in all, SHA-256 `sha256`."""
 
     version: int = 1
     incarnation: str
@@ -117,7 +117,7 @@ class SnapshotManifest(msgspec.Struct, frozen=True, kw_only=True):
     digest: bytes
     at_ns: int
     chunks: int
-    bytes: int
+    size_bytes: int
     sha256: bytes
 
 
