@@ -1,0 +1,153 @@
+"""The folder of manifests as files: which changed, which are gone, which cannot be read.
+
+Owns the walk, the signatures by which a change is seen, and the patience with editors: a file is read only when it
+has stopped changing, and is gone only when it stays away. Must not know YAML or what an object is.
+
+A pass that finds nothing new costs one stat a file. Names that begin with a dot are skipped, as files and as
+directories; symbolic links are followed, so that a mounted ConfigMap (`a.yaml -> ..data/a.yaml`) is read once.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+SUFFIXES = (".yaml", ".yml", ".json")
+SETTLE_S = 0.02
+"""A file must be this long unchanged before it is read, or away before it is gone: an editor truncates then writes, or renames
+the old file away before it puts the new one in its place. Also longer than the tick of a file's mtime (4 ms at HZ=250)."""
+SETTLE_ROUNDS = 25
+FILE_MAX_BYTES = 16 * 1024 * 1024
+
+
+class Signature(NamedTuple):
+    mtime_ns: int
+    size_bytes: int
+    inode: int
+    device: int
+
+
+class Pass(msgspec.Struct, frozen=True, kw_only=True):
+    """What one look at the folder found new. Paths are relative to the folder, with `/`.
+
+    `changed` has the bytes of each new or altered file; `unreadable` is everything that cannot be read now, with the reason (of
+    a directory too: what is below it is neither changed nor gone)."""
+
+    changed: dict[str, bytes]
+    gone: frozenset[str]
+    unreadable: dict[str, str]
+
+
+class Folder:
+    """Remembers the signature of every file it has read. Not for use from two threads at once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._read: dict[str, Signature] = {}
+
+    @property
+    def files(self) -> int:
+        return len(self._read)
+
+    def look(self) -> Pass:
+        """Reads what changed since the last look. Blocks while fresh files settle, half a second at most; a file that is still
+        being written then is unreadable for this pass."""
+        changed: dict[str, bytes] = {}
+        unreadable: dict[str, str] = {}
+        fresh: set[str] = set()
+        away: frozenset[str] = frozenset()
+        gone: frozenset[str] = frozenset()
+        for _ in range(SETTLE_ROUNDS):
+            found, unreadable = _walk(self._root)
+            away_before = away
+            away = frozenset(path for path in self._read.keys() - found.keys() if not _is_below(path, unreadable))
+            gone = away & away_before
+            fresh = set()
+            for path, signature in sorted(found.items()):
+                if self._read.get(path) == signature:
+                    continue
+                content = self._read_whole(path, signature) if _age_s(signature) >= SETTLE_S else None
+                if content is None:
+                    fresh.add(path)
+                elif isinstance(content, bytes):
+                    changed[path] = content
+                    self._read[path] = signature
+                else:
+                    unreadable[path] = content
+            if not fresh and gone == away:
+                break
+            time.sleep(SETTLE_S)
+        else:
+            unreadable |= dict.fromkeys(fresh, "it is still being written")
+        for path in gone:
+            del self._read[path]
+            changed.pop(path, None)
+        return Pass(changed=changed, gone=gone, unreadable=unreadable)
+
+    def _read_whole(self, path: str, signature: Signature) -> bytes | str | None:
+        """The bytes as of `signature`, None if the file changed meanwhile, or why it cannot be read."""
+        full = self._root / path
+        if signature.size_bytes > FILE_MAX_BYTES:
+            return f"it is larger than {FILE_MAX_BYTES // 1024 // 1024} MiB"
+        try:
+            content = full.read_bytes()
+            if _signature(full.stat()) != signature:
+                return None
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            return error.strerror or str(error)
+        return content
+
+
+def _walk(root: Path) -> tuple[dict[str, Signature], dict[str, str]]:
+    """Every manifest file below `root` with its signature, and what could not be looked at."""
+    found: dict[str, Signature] = {}
+    unreadable: dict[str, str] = {}
+    seen_directories: set[tuple[int, int]] = set()
+    pending = [("", os.fspath(root))]
+    while pending:
+        prefix, directory = pending.pop()
+        try:
+            status = os.stat(directory)  # noqa: PTH116 - one call a file counts here
+            if (status.st_dev, status.st_ino) in seen_directories:
+                continue  # a link back up the tree
+            seen_directories.add((status.st_dev, status.st_ino))
+            with os.scandir(directory) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    name = prefix + entry.name
+                    if entry.is_dir():
+                        pending.append((name + "/", entry.path))
+                    elif name.endswith(SUFFIXES):
+                        try:
+                            found[name] = _signature(entry.stat())
+                        except FileNotFoundError:
+                            continue  # a link to nothing, or removed since it was listed
+                        except OSError as error:
+                            unreadable[name] = error.strerror or str(error)
+        except OSError as error:
+            unreadable[prefix] = error.strerror or str(error)
+    return found, unreadable
+
+
+def _signature(status: os.stat_result) -> Signature:
+    return Signature(status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev)
+
+
+def _age_s(signature: Signature) -> float:
+    """How long ago the file was written; a time in the future counts as long ago, or the file would never settle."""
+    age_s = time.time() - signature.mtime_ns / 1e9
+    return age_s if age_s >= 0 else SETTLE_S
+
+
+def _is_below(path: str, unreadable: dict[str, str]) -> bool:
+    """Whether nothing can be said of `path`, because it or a directory above it is unreadable."""
+    return any(
+        path == place or (place == "" or place.endswith("/")) and path.startswith(place) for place in unreadable
+    )
