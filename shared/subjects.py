@@ -170,6 +170,15 @@ def node_inbox(node: str) -> str:
     return f"_INBOX_node.{token(node)}"
 
 
+def tools_inbox(node: str) -> str:
+    """The prefix of the inboxes in which a tool awaits the answers of one node.
+
+    A hub does not extend `allow_responses` over a leaf link (nats-server 2.15.1), so the link must name where it may answer;
+    one prefix a node keeps a node from answering in another's name.
+    """
+    return f"{inbox('tools')}.{token(node)}"
+
+
 class Permissions(msgspec.Struct, frozen=True, kw_only=True):
     """What one identity may publish and subscribe; `responds_s` > 0 lets it answer a request within that time."""
 
@@ -283,6 +292,7 @@ def leaf_link(node: str) -> Permissions:
             inventory(node),
             span("agent", node),
             span("rdma", node),
+            f"{tools_inbox(node)}.>",
         ),
         subscribe=(
             f"{node_inbox(node)}.>",
