@@ -59,7 +59,7 @@ class _Forward(logging.Handler):
     """Lines of libraries that use the standard library's logging take the same way."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        logger = structlog.get_logger(logger=record.name)
+        logger = structlog.get_logger().bind(logger=record.name)
         exception = record.exc_info if record.exc_info and record.exc_info[0] else None
         logger.log(record.levelno, record.getMessage(), **({"exc_info": exception} if exception else {}))
 
