@@ -1,0 +1,234 @@
+"""The kernel as the agent sees it: attach, detach, check, and the node's links.
+
+Owns the sockets in the node's namespace and the order open → observe → plan → execute → undo on failure. Must not know
+the journal, leases, or the bus. Every method may be called from any thread, many at once; none holds a lock over a
+system call.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+
+import msgspec
+
+from services.agent import observe
+from services.agent.announce import PacketCloser
+from services.agent.execute import Execution, KernelError, StepTiming, now_ns
+from services.agent.netns import InsideSockets, Netns, NetnsError
+from services.agent.op import CreateMacvlan, DeleteLink, EnableIpv6, Op, SetMtu, SetUp, describe
+from services.agent.plan import Plan, Refused, plan
+from services.agent.route_socket import DumpInterruptedError
+from services.agent.state import DesiredInterface, Observed, OwnedLink, ParentLink
+
+_NODE_SOCKETS_KEPT = 16
+
+
+class AttachedInterface(msgspec.Struct, frozen=True, kw_only=True):
+    """An interface as it now is in the pod; `sandbox` is the path of the pod's namespace."""
+
+    ifname: str
+    ifindex: int
+    mac: str
+    mtu_bytes: int
+    parent: str
+    sandbox: str
+
+
+class Detached(msgspec.Struct, frozen=True, kw_only=True):
+    """`gone`: the namespace is no more, and its links with it. `spared`: links of our names that are not ours."""
+
+    gone: bool = False
+    removed: tuple[str, ...] = ()
+    spared: tuple[str, ...] = ()
+
+
+class Kernel:
+    """One node. `node_netns_path` None: the node's namespace is the agent's own."""
+
+    def __init__(self, node_netns_path: str | None = None) -> None:
+        """Raises NetnsError where the path is no network namespace."""
+        self._own = Netns.own()
+        self._node = Netns.open(node_netns_path) if node_netns_path else self._own
+        self._closer = PacketCloser()
+        self._idle: deque[InsideSockets] = deque()
+
+    def close(self) -> None:
+        """Closes all sockets; returns when the last packet socket is closed."""
+        self._closer.close()
+        while self._idle:
+            self._idle.pop().close_fast()
+        self._node.close()
+        self._own.close()
+
+    def attach(
+        self,
+        netns: Netns,
+        desired: tuple[DesiredInterface, ...],
+        on_step: Callable[[StepTiming], None],
+    ) -> tuple[AttachedInterface, ...]:
+        """Makes all `desired` interfaces, or none: a failure undoes what was done, in reverse.
+
+        Repeating it is harmless: what is there already and ours is finished or rebuilt. Raises KernelError, whose
+        sentence also names what could not be undone, and NetnsError for the node's own namespace.
+        """
+        if self.is_node_netns(netns):
+            raise NetnsError(netns.path, "is the node's own, not a pod's")
+        with self._inside(netns, on_step, with_packet=True) as (node, pod):
+            execution = Execution(node, pod, netns, on_step)
+            planned = plan(desired, self._observed(node, pod, netns, desired))
+            if isinstance(planned, Refused):
+                raise KernelError(planned.name, planned.sentence)
+            try:
+                execution.run(planned.ops)
+                return tuple(_attached(pod, netns, interface) for interface in desired)
+            except BaseException as failure:
+                left = execution.undo()
+                if left and isinstance(failure, KernelError):
+                    message = f"{failure.message}; could not undo: {'; '.join(left)}"
+                    raise KernelError(
+                        failure.kind.name, message, op=failure.op, code=failure.errno
+                    ) from failure
+                raise
+
+    def detach(
+        self,
+        netns_path: str,
+        device: int,
+        inode: int,
+        links: Iterable[OwnedLink],
+        on_step: Callable[[StepTiming], None],
+    ) -> Detached:
+        """Deletes those `links` that are still ours. Success also where the namespace is gone or another one now.
+
+        Raises KernelError where a link of ours stays.
+        """
+        owned = tuple(links)
+        try:
+            netns = Netns.open(netns_path)
+        except NetnsError:
+            return Detached(gone=True)
+        with netns:
+            if (netns.device, netns.inode) != (device, inode) or self.is_node_netns(netns):
+                return Detached(gone=True)
+            with self._inside(netns, on_step, with_packet=False) as (node, pod):
+                observed = Observed(links=observe.pod_links(pod, self._node))
+                planned = plan((), observed, owned=owned)
+                assert isinstance(planned, Plan)
+                Execution(node, pod, netns, on_step).run(planned.ops)
+        removed = tuple(op.ifname for op in planned.ops)
+        present = {link.ifname for link in observed.links}
+        spared = tuple(
+            owner.ifname for owner in owned if owner.ifname in present and owner.ifname not in removed
+        )
+        return Detached(removed=removed, spared=spared)
+
+    def check(self, netns: Netns, desired: tuple[DesiredInterface, ...]) -> list[str]:
+        """Every difference as a sentence; empty where the pod is as attached. Changes nothing. Raises KernelError."""
+        with self._inside(netns, _no_step, with_packet=False) as (node, pod):
+            planned = plan(desired, observe.observe(node, pod, netns, self._node), spare_extra=True)
+        if isinstance(planned, Refused):
+            return [planned.sentence]
+        missing = {op.ifname for op in planned.ops if isinstance(op, CreateMacvlan)}
+        return [
+            _difference(op)
+            for op in planned.ops
+            if isinstance(op, CreateMacvlan) or (op.ifname not in missing and not isinstance(op, DeleteLink))
+        ]
+
+    def parent(self, name: str) -> ParentLink | None:
+        """The node's link of this name, or None."""
+        with self._node_sockets() as node:
+            return observe.parent(node.ioctl, name)
+
+    def is_node_netns(self, netns: Netns) -> bool:
+        """Whether it is the node's namespace, or the one that the agent itself runs in."""
+        return netns.same_as(self._node) or netns.same_as(self._own)
+
+    def _observed(
+        self,
+        node: InsideSockets,
+        pod: InsideSockets,
+        netns: Netns,
+        desired: tuple[DesiredInterface, ...],
+    ) -> Observed:
+        parents = frozenset(interface.parent for interface in desired)
+        ifnames = frozenset(interface.ifname for interface in desired)
+        seen = observe.glance(node, pod, netns, parents, ifnames)
+        return observe.observe(node, pod, netns, self._node) if seen is None else seen
+
+    @contextmanager
+    def _inside(
+        self, netns: Netns, on_step: Callable[[StepTiming], None], *, with_packet: bool
+    ) -> Generator[tuple[InsideSockets, InsideSockets]]:
+        """Sockets of node and pod for one call. A broken conversation (OSError) ends the node's sockets too."""
+        start_ns = now_ns()
+        with self._node_sockets() as node:
+            try:
+                pod = netns.sockets_inside(with_packet=with_packet)
+            except OSError as cause:
+                raise KernelError(
+                    "kernel_refused", f"cannot open sockets in {netns.path!r}: {cause}", code=cause.errno or 0
+                ) from cause
+            try:
+                on_step(StepTiming(name="netns.open", start_ns=start_ns, end_ns=now_ns()))
+                yield node, pod
+            except (OSError, DumpInterruptedError) as cause:
+                raise KernelError("kernel_refused", f"reading {netns.path!r}: {cause}") from cause
+            finally:
+                pod.close_fast()
+                if pod.packet is not None:
+                    self._closer.close_later(pod.packet)
+
+    @contextmanager
+    def _node_sockets(self) -> Generator[InsideSockets]:
+        """Sockets in the node's namespace, kept for the next call unless this one ended in an unknown state."""
+        try:
+            node = self._idle.pop()
+        except IndexError:
+            node = self._node.sockets_inside()
+        try:
+            yield node
+        except KernelError as failure:
+            if failure.__cause__ is None and len(self._idle) < _NODE_SOCKETS_KEPT:
+                self._idle.append(node)
+            else:
+                node.close_fast()
+            raise
+        except BaseException:
+            node.close_fast()
+            raise
+        if len(self._idle) < _NODE_SOCKETS_KEPT:
+            self._idle.append(node)
+        else:
+            node.close_fast()
+
+
+def _attached(pod: InsideSockets, netns: Netns, interface: DesiredInterface) -> AttachedInterface:
+    return AttachedInterface(
+        ifname=interface.ifname,
+        ifindex=observe.ifindex(pod.ioctl, interface.ifname),
+        mac=interface.mac,
+        mtu_bytes=observe.mtu_bytes(pod.ioctl, interface.ifname),
+        parent=interface.parent,
+        sandbox=netns.path,
+    )
+
+
+def _difference(op: Op) -> str:
+    match op:
+        case CreateMacvlan():
+            return f"link {op.ifname} is missing, or not a {op.mode} macvlan on {op.parent}"
+        case SetUp():
+            return f"link {op.ifname} is down"
+        case SetMtu():
+            return f"link {op.ifname} has MTU {op.was_bytes}, not {op.mtu_bytes}"
+        case EnableIpv6():
+            return f"IPv6 is disabled on {op.ifname}"
+        case _:
+            return f"would {describe(op)}"
+
+
+def _no_step(_: StepTiming) -> None:
+    pass
