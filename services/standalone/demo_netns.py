@@ -13,7 +13,7 @@ import ctypes
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -28,21 +28,21 @@ _libc = ctypes.CDLL(None, use_errno=True)
 T = TypeVar("T")
 
 
-class LabFailed(RuntimeError):
+class LabError(RuntimeError):
     """The machine refused something that the lab needs; the sentence carries its answer."""
 
 
 def _checked(result: int, what: str) -> None:
     if result != 0:
         number = ctypes.get_errno()
-        raise LabFailed(f"{what}: {os.strerror(number)}")
+        raise LabError(f"{what}: {os.strerror(number)}")
 
 
 def run(*command: str, stdin: str = "") -> str:
-    """Runs a program of the machine and returns its output. Raises LabFailed with what it printed."""
+    """Runs a program of the machine and returns its output. Raises LabError with what it printed."""
     done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise LabFailed(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
+        raise LabError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout
 
 
@@ -51,7 +51,7 @@ def path(name: str) -> Path:
 
 
 @contextlib.contextmanager
-def entered(netns: Path) -> Iterator[None]:
+def entered(netns: Path) -> Generator[None]:
     """The calling thread, and whatever it spawns, is in `netns` meanwhile. About 30 µs. Not for a thread that others share."""
     with contextlib.ExitStack() as stack:
         own = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
@@ -87,7 +87,9 @@ def add_pods(names: Sequence[str]) -> list[Path]:
             target = path(name)
             target.touch(mode=0o444, exist_ok=False)
             _checked(_libc.unshare(_CLONE_NEWNET), f"unshare {name}")
-            _checked(_libc.mount(_OWN.encode(), str(target).encode(), None, _MS_BIND, None), f"mount {target}")
+            _checked(
+                _libc.mount(_OWN.encode(), str(target).encode(), None, _MS_BIND, None), f"mount {target}"
+            )
             out.append(target)
         return out
 
@@ -123,7 +125,9 @@ def build_switch(switch: str, nodes: Sequence[str], gateways: Sequence[str]) -> 
     for name in (switch, *nodes):
         add_named(name)
     lines = ["link add underlay type bridge mcast_snooping 0 forward_delay 0"]
-    lines += [f"addr add {gateway} dev underlay" + (" nodad" if ":" in gateway else "") for gateway in gateways]
+    lines += [
+        f"addr add {gateway} dev underlay" + (" nodad" if ":" in gateway else "") for gateway in gateways
+    ]
     for i, node in enumerate(nodes):
         lines += [
             f"link add port{i} type veth peer name eth1 netns {node}",

@@ -66,9 +66,13 @@ class _Pinger:
         self.waiting = set(targets)
         with demo_netns.entered(netns):
             if self.family == 4:
-                self.socket = socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMP)
+                self.socket = socket.socket(
+                    socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMP
+                )
             else:
-                self.socket = socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMPV6)
+                self.socket = socket.socket(
+                    socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMPV6
+                )
         self.socket.bind((source, 0))
 
     def send(self, sequence: int) -> None:
@@ -151,7 +155,9 @@ class Announcements:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._ended.set()
         self._thread.join()
         self._socket.close()
