@@ -75,7 +75,8 @@ class Kernel:
         """
         if self.is_node_netns(netns):
             raise NetnsError(netns.path, "is the node's own, not a pod's")
-        with self._inside(netns, on_step, with_packet=True) as (node, pod):
+        with_ipv6 = any(":" in entry.address for interface in desired for entry in interface.addresses)
+        with self._inside(netns, on_step, with_packet=True, with_ipv6=with_ipv6) as (node, pod):
             execution = Execution(node, pod, netns, on_step)
             planned = plan(desired, self._observed(node, pod, netns, desired))
             if isinstance(planned, Refused):
@@ -155,18 +156,23 @@ class Kernel:
     ) -> Observed:
         parents = frozenset(interface.parent for interface in desired)
         ifnames = frozenset(interface.ifname for interface in desired)
-        seen = observe.glance(node, pod, netns, parents, ifnames)
+        seen = observe.glance(node, pod, parents, ifnames)
         return observe.observe(node, pod, netns, self._node) if seen is None else seen
 
     @contextmanager
     def _inside(
-        self, netns: Netns, on_step: Callable[[StepTiming], None], *, with_packet: bool
+        self,
+        netns: Netns,
+        on_step: Callable[[StepTiming], None],
+        *,
+        with_packet: bool,
+        with_ipv6: bool = False,
     ) -> Generator[tuple[InsideSockets, InsideSockets]]:
         """Sockets of node and pod for one call. A broken conversation (OSError) ends the node's sockets too."""
         start_ns = now_ns()
         with self._node_sockets() as node:
             try:
-                pod = netns.sockets_inside(with_packet=with_packet)
+                pod = netns.sockets_inside(with_packet=with_packet, with_ipv6=with_ipv6)
             except OSError as cause:
                 raise KernelError(
                     "kernel_refused", f"cannot open sockets in {netns.path!r}: {cause}", code=cause.errno or 0

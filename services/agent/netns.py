@@ -42,12 +42,16 @@ class NetnsGoneError(NetnsError):
 
 
 class InsideSockets:
-    """The sockets opened inside one namespace. `close_fast` leaves the packet socket to somebody patient."""
+    """The sockets opened inside one namespace. `close_fast` leaves the packet socket to somebody patient.
 
-    __slots__ = ("ioctl", "packet", "route")
+    `ipv6_off` tells whether a link made now would have IPv6 switched off (False where it was not asked for).
+    """
 
-    def __init__(self, *, with_packet: bool) -> None:
+    __slots__ = ("ioctl", "ipv6_off", "packet", "route")
+
+    def __init__(self, *, with_packet: bool, with_ipv6: bool) -> None:
         self.packet: socket.socket | None = None
+        self.ipv6_off = with_ipv6 and _ipv6_disabled("default")
         self.route = RouteSocket()
         try:
             self.ioctl = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
@@ -128,25 +132,17 @@ class Netns:
         finally:
             os.close(home_fd)
 
-    def sockets_inside(self, *, with_packet: bool = False) -> InsideSockets:
+    def sockets_inside(self, *, with_packet: bool = False, with_ipv6: bool = False) -> InsideSockets:
         """Route, ioctl and on request packet socket of this namespace; the caller closes them."""
-        return self.inside(lambda: InsideSockets(with_packet=with_packet))
+        return self.inside(lambda: InsideSockets(with_packet=with_packet, with_ipv6=with_ipv6))
 
     def ipv6_disabled(self, names: tuple[str, ...]) -> frozenset[str]:
-        """Those of `names` (links, `default`) that have IPv6 switched off. A kernel without IPv6: all of them."""
-
-        def read() -> frozenset[str]:
-            # /proc/sys/net shows the namespace of the thread that opens the path (fs/proc/proc_sysctl.c).
-            return frozenset(name for name in names if _sysctl(name).read_text() != "0\n")
-
-        try:
-            return self.inside(read)
-        except FileNotFoundError:
-            return frozenset(names)
+        """Those of `names` (links, or `default` for links to come) that have IPv6 switched off."""
+        return self.inside(lambda: frozenset(name for name in names if _ipv6_disabled(name)))
 
     def set_ipv6_disabled(self, name: str, disabled: bool) -> None:
         """Raises OSError."""
-        self.inside(lambda: _sysctl(name).write_text("1" if disabled else "0"))
+        self.inside(lambda: Path(_sysctl(name)).write_text("1" if disabled else "0"))
 
     def close(self) -> None:
         if self.fd >= 0:
@@ -169,8 +165,21 @@ def _demand_netns(path: str, fd: int) -> None:
         raise NetnsError(path, "is a namespace of another kind")
 
 
-def _sysctl(name: str) -> Path:
-    return Path("/proc/sys/net/ipv6/conf") / name / "disable_ipv6"
+def _sysctl(name: str) -> str:
+    # /proc/sys/net shows the namespace of the thread that opens the path (fs/proc/proc_sysctl.c).
+    return f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6"
+
+
+def _ipv6_disabled(name: str) -> bool:
+    """Of the calling thread's namespace. A kernel without IPv6 has it switched off everywhere."""
+    try:
+        fd = os.open(_sysctl(name), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        return os.read(fd, 1) != b"0"
+    finally:
+        os.close(fd)
 
 
 def _setns(fd: int) -> None:

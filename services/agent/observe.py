@@ -44,7 +44,7 @@ def parent(ioctl: socket.socket, ifname: str) -> ParentLink | None:
 
 
 def glance(
-    node: InsideSockets, pod: InsideSockets, netns: Netns, parents: frozenset[str], ifnames: frozenset[str]
+    node: InsideSockets, pod: InsideSockets, parents: frozenset[str], ifnames: frozenset[str]
 ) -> Observed | None:
     """Everything a plan needs where the parents are there and none of `ifnames` is yet; otherwise None."""
     found: list[ParentLink] = []
@@ -59,7 +59,8 @@ def glance(
     lo = ObservedLink(
         ifname="lo", ifindex=1, kind="", mac="", mtu_bytes=0, up=bool(lo_flags & netlink.IFF_UP)
     )
-    return Observed(parents=tuple(found), links=(lo,), ipv6_disabled=netns.ipv6_disabled(("default",)))
+    off = frozenset(("default", "lo")) if pod.ipv6_off else frozenset[str]()
+    return Observed(parents=tuple(found), links=(lo,), ipv6_disabled=off)
 
 
 def observe(node: InsideSockets, pod: InsideSockets, netns: Netns, node_netns: Netns) -> Observed:
