@@ -1,0 +1,63 @@
+"""The shim as a script, for a machine where the executable cannot be built: another architecture, no compiler.
+
+Owns the twin, in Python, of what main.c gives the shim, and the text of the launcher: the same sources, run by
+`python3 -I -S`. Costs about 5 ms a call more. Must not know the protocol.
+"""
+
+import posix
+import time
+
+
+class Native:
+    """What the shim needs of the process and cannot have from `posix`; main.c has the same names."""
+
+    START_NS: int
+    """CLOCK_BOOTTIME at the start of the process."""
+    EXECUTABLE: bytes
+    """The file that runs."""
+    CALLED_AS: bytes
+    """The path it was executed by; its last part is the plugin's name."""
+
+    def __init__(self, start_ns: int, called_as: bytes) -> None:
+        self.START_NS = start_ns
+        self.EXECUTABLE = self.CALLED_AS = called_as
+        while target := _link_target(self.EXECUTABLE):
+            self.EXECUTABLE = target
+
+    def boottime_ns(self) -> int:
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def setns(self, descriptor: int, kind: int) -> None:
+        """Raises OSError. See setns(2)."""
+        import ctypes
+
+        library = ctypes.CDLL(None, use_errno=True)
+        if library.setns(descriptor, kind) != 0:
+            raise OSError(ctypes.get_errno(), "setns")
+
+
+def _link_target(path: bytes) -> bytes:
+    try:
+        target = posix.readlink(path)
+    except OSError:
+        return b""
+    return target if target[:1] == b"/" else path[: path.rfind(b"/") + 1] + target
+
+
+_LAUNCHER = """#!/usr/bin/python3 -IS
+import time
+START_NS = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+import sys
+
+for name, source in {sources!r}.items():
+    module = sys.modules[name] = type(sys)(name)
+    exec(compile(source, name, "exec"), module.__dict__)
+native = sys.modules["cni.fallback"].Native(START_NS, sys.argv[0].encode("utf-8", "surrogateescape"))
+sys.modules["cni.shim"].main(native)
+"""
+
+
+def launcher(sources: dict[str, str]) -> str:
+    """The text of an executable script that holds `sources` (module name → text) and this module."""
+    with open(__file__) as this:
+        return _LAUNCHER.format(sources={"cni.fallback": this.read(), **sources})
