@@ -14,7 +14,7 @@ from shared.bus.errors import (
     UnknownOutcome,
     WrongSequence,
 )
-from shared.bus.jetstream import Follow, JetStream, StreamMessage, StreamState
+from shared.bus.jetstream import Follow, JetStream, StreamMessage, StreamState, Work
 from shared.settings import BusSettings
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "StreamMissing",
     "StreamState",
     "UnknownOutcome",
+    "Work",
     "WrongSequence",
 ]
 

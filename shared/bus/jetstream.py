@@ -33,6 +33,7 @@ log = structlog.get_logger()
 
 API_TIMEOUT_S = 5.0
 HEARTBEAT_S = 2.0
+WORK_ACK_WAIT_S = 10.0
 _STREAM_NOT_FOUND = 10059
 _NO_MESSAGE = 10037
 _WRONG_LAST = {10071, 10164}
@@ -221,6 +222,12 @@ class JetStream:
             caught_up.cancel()
             await follow.stop()
 
+    async def work(self, stream: str, durable: str) -> Work:
+        """Opens the work queue's one durable consumer."""
+        work = Work(self, self._connection, stream, durable)
+        await work.start()
+        return work
+
     async def follow(
         self,
         stream: str,
@@ -234,6 +241,58 @@ class JetStream:
         follow = Follow(self, self._connection, stream, handler, subject_filter, start_sequence, last_per_subject)
         await follow.start()
         return follow
+
+
+class Work:
+    """Takes messages from a work queue through one durable pull consumer, a batch at a time."""
+
+    def __init__(self, jetstream: JetStream, connection: Connection, stream: str, durable: str) -> None:
+        self._jetstream = jetstream
+        self._connection = connection
+        self._stream = stream
+        self._durable = durable
+        self._arrived: asyncio.Queue[Message] = asyncio.Queue()
+
+    async def start(self) -> None:
+        """Creates the durable consumer, or finds it. Raises as `JetStream.api`."""
+        self._inbox = self._connection.new_inbox()
+        self._serving = await self._connection.listen(self._inbox, self._arrived.put_nowait)
+        config = {
+            "durable_name": self._durable,
+            "ack_policy": "explicit",
+            "ack_wait": int(WORK_ACK_WAIT_S * 1e9),
+            "max_deliver": -1,
+            "max_ack_pending": 10_000,
+        }
+        await self._jetstream.api(
+            f"CONSUMER.DURABLE.CREATE.{self._stream}.{self._durable}", {"stream_name": self._stream, "config": config}
+        )
+
+    async def take(self, batch: int, wait_s: float) -> list[Message]:
+        """Up to `batch` messages, waiting at most `wait_s` for the first. Each must be acked, else it comes again."""
+        await self._connection.publish(
+            f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._durable}",
+            msgspec.json.encode({"batch": batch, "expires": int(wait_s * 1e9)}),
+            reply=self._inbox,
+        )
+        taken: list[Message] = []
+        limit_s = wait_s + 1.0
+        while len(taken) < batch:
+            try:
+                message = await asyncio.wait_for(self._arrived.get(), limit_s)
+            except asyncio.TimeoutError:
+                break
+            if message.headers.get("Status"):
+                break
+            taken.append(message)
+            limit_s = 0.005
+        return taken
+
+    async def ack(self, message: Message) -> None:
+        await self._connection.publish(message.reply, b"+ACK")
+
+    async def stop(self) -> None:
+        await self._serving.stop()
 
 
 class Follow:

@@ -1,0 +1,341 @@
+"""Every decision about an address: `decide(state, facts, command, now) → Accepted | Rejected`.
+
+Owns the rules of holding: idempotence, all or nothing, new sandboxes, release, collection of what a dead pod left. Must not
+read clocks or randomness, log, or do I/O. A domain "no" is a value; nothing here raises for one.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from services.allocator.facts import Facts, PodFact, PoolFact
+from services.allocator.selection import Refusal, Selection, Want, select
+from services.allocator.state import HeldInterface, Holding, State
+from shared import limits
+from shared.contracts.ipam import Allocate, Grant, InterfaceRequest, Release, Route
+from shared.contracts.lease import (
+    AttachConfirmed,
+    AttachmentDetached,
+    AttemptVoided,
+    LeaseEvent,
+    LeaseItem,
+    LeasesAllocated,
+    LeasesRebound,
+    LeasesReleased,
+)
+from shared.ids import container_owner
+from shared.manifests import annotations as notes
+from shared.manifests.problem import Invalid
+from shared.net.ranges import format_address, parse_address, parse_cidr
+
+SECOND_NS = 1_000_000_000
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """What happened. `owner` holds the result; there may be no event where nothing changes."""
+
+    events: tuple[LeaseEvent, ...]
+    owner: str = ""
+
+
+class Rejected(msgspec.Struct, frozen=True):
+    refusal: Refusal
+
+
+class AskFacts(msgspec.Struct, frozen=True):
+    """The facts at hand do not settle it: read this pod through to its source, then decide again with `asked`."""
+
+    namespace: str
+    name: str
+
+
+def decide_allocate(
+    state: State, facts: Facts, command: Allocate, now_ns: int, *, asked: bool
+) -> Accepted | Rejected | AskFacts:
+    """All interfaces of the request, both families, or none. The same request again gives the same addresses."""
+    if state.voided.get(command.attempt, 0) > now_ns:
+        return _no("attempt_superseded", "this attempt was released before its allocation arrived")
+    identity = identify(facts, command, asked=asked)
+    if not isinstance(identity, Identity):
+        return identity
+    requests = _with_networks(facts, command.interfaces)
+    refusal = requests if isinstance(requests, Refusal) else check_annotations(identity.pod)
+    if isinstance(requests, Refusal) or refusal is not None:
+        assert refusal is not None
+        return Rejected(refusal)
+    holding = state.holdings.get(identity.owner)
+    requested = tuple(request.ifname for request in requests)
+    events: list[LeaseEvent] = []
+    held: frozenset[str] = frozenset(holding.interfaces) if holding is not None else frozenset()
+    if holding is not None and holding.container_id != command.container_id:
+        generation = state.generation + 1
+        events.append(
+            LeasesRebound(
+                owner=identity.owner,
+                node=command.node,
+                container_id=command.container_id,
+                attempt=command.attempt,
+                generation=generation,
+                attached=tuple(ifname for ifname in requested if ifname in held),
+            )
+        )
+    else:
+        generation = state.generation
+        events += [
+            AttachConfirmed(
+                owner=identity.owner, container_id=command.container_id, ifname=ifname, attempt=command.attempt
+            )
+            for ifname in requested
+            if ifname in held
+        ]
+    missing = tuple(request for request in requests if request.ifname not in held)
+    if missing:
+        selection = select(facts, identity.pod, command.node, missing)
+        picked = _pick(state, selection, held, now_ns)
+        if isinstance(picked, Refusal):
+            return Rejected(picked)
+        events.append(
+            LeasesAllocated(
+                owner=identity.owner,
+                node=command.node,
+                container_id=command.container_id,
+                attempt=command.attempt,
+                generation=generation + 1,
+                items=picked,
+                attached=tuple(request.ifname for request in missing),
+                pod_namespace=command.pod_namespace,
+                pod_name=command.pod_name,
+            )
+        )
+    return Accepted(tuple(events), identity.owner)
+
+
+def _with_networks(
+    facts: Facts, requests: tuple[InterfaceRequest, ...]
+) -> tuple[InterfaceRequest, ...] | Refusal:
+    """The requests, with the pools of the SpiderMultusConfigs that they name."""
+    out: list[InterfaceRequest] = []
+    for request in requests:
+        if not request.network:
+            out.append(request)
+            continue
+        network = facts.networks.get(request.network)
+        if network is None:
+            return Refusal("network_unknown", f"SpiderMultusConfig {request.network} of {request.ifname} is not found")
+        if network.disable_ipam:
+            return Refusal("not_in_this_version", f"SpiderMultusConfig {request.network}: disableIPAM is not served yet")
+        named = request.ipv4 or request.ipv6
+        out.append(
+            request if named else msgspec.structs.replace(request, ipv4=network.ipv4, ipv6=network.ipv6)
+        )
+    return tuple(out)
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Who asks: the owner of the leases, and the pod if one stands behind it."""
+
+    owner: str
+    pod: PodFact | None
+
+
+def identify(facts: Facts, command: Allocate, *, asked: bool) -> Identity | Rejected | AskFacts:
+    """Matches the caller with a live pod; a fact with another UID counts as absent until the source was asked."""
+    namespace, name = command.pod_namespace, command.pod_name
+    if not namespace:
+        return Identity(container_owner(command.container_id), None)
+    pod = facts.pods.get((namespace, name))
+    is_same = pod is not None and (
+        not pod.uid or not command.pod_uid or command.pod_uid in (pod.uid, pod.config_hash)
+    )
+    if (pod is None or not is_same or pod.dead) and not asked:
+        return AskFacts(namespace, name)
+    if pod is None:
+        return _no("pod_unknown", f"pod {namespace}/{name} is not known: no object of this name is in force")
+    if not is_same:
+        return _no(
+            "pod_dead",
+            f"pod {namespace}/{name} with UID {command.pod_uid} is gone: the pod of this name now has UID {pod.uid}",
+        )
+    if pod.dead:
+        return _no("pod_dead", f"pod {namespace}/{name} is a dead Pod: {pod.dead}")
+    if pod.node and pod.node != command.node:
+        return _no("wrong_node", f"pod {namespace}/{name} is scheduled to node {pod.node}, not to {command.node}")
+    return Identity(command.pod_uid or pod.uid or f"pod:{namespace}/{name}", pod)
+
+
+def _no(error: str, message: str) -> Rejected:
+    return Rejected(Refusal(error, message))
+
+
+def _pick(
+    state: State, selection: Selection, held: frozenset[str], now_ns: int
+) -> tuple[LeaseItem, ...] | Refusal:
+    """The lowest free address for every interface and family that is not held yet."""
+    if selection.refusal is not None:
+        return selection.refusal
+    items: list[LeaseItem] = []
+    picked: set[tuple[int, int]] = set()
+    for want in selection.wants:
+        if want.ifname in held:
+            continue
+        for family, pools in want.pools.items():
+            found = _lowest(state, family, pools, picked) or _longest_rested(state, family, pools, picked)
+            if found is None:
+                return _exhausted(state, want, family, pools)
+            pool, address = found
+            picked.add((family, address))
+            items.append(
+                LeaseItem(
+                    ifname=want.ifname,
+                    address=format_address(address, family),
+                    pool=pool.name,
+                    prefix_len=pool.subnet.prefix_len,
+                    clean_gateway=want.clean_gateway,
+                )
+            )
+    return tuple(items)
+
+
+def _lowest(
+    state: State, family: int, pools: tuple[PoolFact, ...], picked: set[tuple[int, int]]
+) -> tuple[PoolFact, int] | None:
+    for pool in pools:
+        occupancy = state.pools.occupancy(pool.name)
+        if occupancy is None:
+            continue
+        for address in occupancy.ascending():
+            # the free space is derived; what is held is asked too, so that a flaw in it can never give an address twice
+            if (family, address) not in picked and not state.is_busy(family, address):
+                return pool, address
+    return None
+
+
+def _longest_rested(
+    state: State, family: int, pools: tuple[PoolFact, ...], picked: set[tuple[int, int]]
+) -> tuple[PoolFact, int] | None:
+    """Nothing else is free: the resting address whose rest ends first."""
+    if not state.resting:
+        return None
+    spaces = [(pool, state.pools.space(pool.name)) for pool in pools]
+    best: tuple[int, int, PoolFact] | None = None
+    for resting in state.resting.values():
+        if resting.family != family or (family, resting.address) in picked:
+            continue
+        for pool, space in spaces:
+            if space is not None and resting.address in space.allowed:
+                candidate = (resting.until_ns, resting.address, pool)
+                if best is None or candidate[:2] < best[:2]:
+                    best = candidate
+    return None if best is None else (best[2], best[1])
+
+
+def _exhausted(state: State, want: Want, family: int, pools: tuple[PoolFact, ...]) -> Refusal:
+    told = ", ".join(f"{pool.name} ({pool.total.size()} in all)" for pool in pools)
+    return Refusal("pool_exhausted", f"all IP addresses used out for IPv{family} of {want.ifname}: {told}")
+
+
+def grants_of(state: State, facts: Facts, owner: str) -> tuple[Grant, ...]:
+    """Every address that an owner holds, with the gateway and routes that its pool has now."""
+    holding = state.holdings.get(owner)
+    if holding is None:
+        return ()
+    pod = facts.pod_of_owner(holding.namespace, holding.name, owner)
+    text = pod.annotations.get(notes.ROUTES, "") if pod is not None else ""
+    parsed = notes.routes(text) if text else ()
+    pod_routes = () if isinstance(parsed, Invalid) else parsed
+    out: list[Grant] = []
+    for ifname, held in holding.interfaces.items():
+        for lease in held.leases:
+            pool = facts.pools.get(lease.pool)
+            routes = [Route(dst=r.dst, gw=r.gw) for r in (pool.spec.routes or ())] if pool is not None else []
+            if pool is not None:
+                routes += [
+                    Route(dst=r.dst, gw=r.gw)
+                    for r in pod_routes
+                    if parse_cidr(r.dst).family == lease.family and parse_address(r.gw)[1] in pool.subnet
+                ]
+            out.append(
+                Grant(
+                    ifname=ifname,
+                    family=lease.family,
+                    address=f"{format_address(lease.address, lease.family)}/{lease.prefix_len}",
+                    pool=lease.pool,
+                    generation=held.generation,
+                    gateway=pool.gateway if pool is not None else "",
+                    clean_gateway=held.clean_gateway,
+                    routes=tuple(routes),
+                )
+            )
+    return tuple(out)
+
+
+def check_annotations(pod: PodFact | None) -> Refusal | None:
+    """What is wrong with the pod's annotations beside its pools: routes and the default-route NIC."""
+    if pod is None:
+        return None
+    for parsed in (
+        notes.routes(pod.annotations[notes.ROUTES]) if pod.annotations.get(notes.ROUTES) else (),
+        notes.default_route_nic(pod.annotations.get(notes.DEFAULT_ROUTE_NIC, "")),
+    ):
+        if isinstance(parsed, Invalid):
+            return Refusal("annotation_invalid", f"pod {pod.namespace}/{pod.name}: {parsed.message}")
+    return None
+
+
+def decide_release(state: State, facts: Facts, command: Release, now_ns: int) -> Accepted:
+    """A DEL of one attachment. One that names an older generation, or a container that holds nothing, changes nothing."""
+    events: list[LeaseEvent] = []
+    if command.generation == 0:
+        until_ns = now_ns + int(limits.ATTEMPT_MEMORY_S * SECOND_NS)
+        events.append(AttemptVoided(attempt=command.attempt, until_ns=until_ns))
+    holding = state.holding_of_container(command.container_id)
+    held = holding.interfaces.get(command.ifname) if holding is not None else None
+    if holding is None or held is None or command.generation not in (0, held.generation):
+        return Accepted(tuple(events))
+    if is_alive(facts, holding):
+        if not held.detached:
+            events.append(
+                AttachmentDetached(owner=holding.owner, ifname=command.ifname, generation=held.generation)
+            )
+        return Accepted(tuple(events), holding.owner)
+    rest_until_ns = now_ns + int(command.cooldown_s * SECOND_NS) if command.cooldown_s > 0 else 0
+    others = [ifname for ifname, other in holding.interfaces.items() if ifname != command.ifname and other.attached]
+    ahead = () if others else tuple(i for i, other in holding.interfaces.items() if not other.attached and i != command.ifname)
+    events.append(
+        LeasesReleased(
+            owner=holding.owner,
+            ifnames=(command.ifname, *ahead),
+            reason=command.reason,
+            rest_until_ns=rest_until_ns,
+        )
+    )
+    return Accepted(tuple(events), holding.owner)
+
+
+def decide_collect(state: State, facts: Facts, namespace: str, name: str) -> Accepted:
+    """A pod's facts changed: what its dead owners hold is released where every attachment was detached already.
+
+    An attachment that no DEL was heard of stays until its node detaches it.
+    """
+    events: list[LeaseEvent] = []
+    for holding in state.holdings_of_pod(namespace, name):
+        if is_alive(facts, holding) or not _is_detached(holding.interfaces):
+            continue
+        events.append(
+            LeasesReleased(owner=holding.owner, ifnames=tuple(holding.interfaces), reason="pod gone", rest_until_ns=0)
+        )
+    return Accepted(tuple(events))
+
+
+def _is_detached(interfaces: dict[str, HeldInterface]) -> bool:
+    return any(held.detached for held in interfaces.values()) and all(
+        held.detached or not held.attached for held in interfaces.values()
+    )
+
+
+def is_alive(facts: Facts, holding: Holding) -> bool:
+    """Whether facts show the pod that owns the holding, and it may still hold addresses."""
+    if not holding.namespace:
+        return False
+    pod = facts.pod_of_owner(holding.namespace, holding.name, holding.owner)
+    return pod is not None and not pod.dead

@@ -1,0 +1,264 @@
+"""What the allocator knows from facts: pools, reservations, namespaces, nodes, pods, network definitions, settings.
+
+Owns the typed view and which version of an object counts. Must not know leases, the bus or time. An object that cannot be
+read counts as absent: admission has refused it where it could.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from services.allocator.pool_index import PoolSpace
+from shared.contracts.facts import Fact, FactsSynced, ObjectFact, ObjectGone
+from shared.manifests.ipam import IPPoolSpec, SpiderIPPool, SpiderReservedIP
+from shared.manifests.meta import Object
+from shared.manifests.network import SpiderMultusConfig
+from shared.manifests.problem import Invalid
+from shared.manifests.settings import Settings, settings_of
+from shared.manifests.workload import ConfigMap, Namespace, Node, Pod
+from shared.net.ranges import IntervalSet, Network, parse_address, parse_cidr
+
+SETTINGS_NAME = "spiderpool-conf"
+T = TypeVar("T", bound=Object)
+
+
+class PoolFact(msgspec.Struct, frozen=True, kw_only=True):
+    """A pool that can be read. `total` is ips − excludeIPs; what may be given is in the pool index."""
+
+    name: str
+    uid: str
+    family: int
+    subnet: Network
+    total: IntervalSet
+    gateway: str
+    spec: IPPoolSpec
+    terminating: bool
+
+
+class PodFact(msgspec.Struct, frozen=True, kw_only=True):
+    """`dead` says why a pod can hold no address any more, empty while it lives. `controlled`: a controller owns it."""
+
+    namespace: str
+    name: str
+    uid: str
+    node: str
+    labels: dict[str, str]
+    annotations: dict[str, str]
+    dead: str
+    controlled: bool
+    config_hash: str
+
+
+class NetworkFact(msgspec.Struct, frozen=True, kw_only=True):
+    """A SpiderMultusConfig; `spec_json` is its spec as it stands, for the agent; `ipv4`, `ipv6` are its pools."""
+
+    spec_json: str
+    ipv4: tuple[str, ...] = ()
+    ipv6: tuple[str, ...] = ()
+    disable_ipam: bool = False
+
+
+class Changes(msgspec.Struct, kw_only=True):
+    """What a fact touched: pools whose free space must be made anew, and pods (`ns`, `name`)."""
+
+    pools: set[str] = msgspec.field(default_factory=lambda: set[str]())
+    pods: set[tuple[str, str]] = msgspec.field(default_factory=lambda: set[tuple[str, str]]())
+
+
+def why_dead(pod: Pod) -> str:
+    """Spec of the reference, "alive": not terminating, not finished for good, not evicted."""
+    phase, policy = pod.status.phase, pod.spec.restart_policy
+    if pod.metadata.terminating:
+        return "it is terminating"
+    if phase == "Succeeded" and policy != "Always":
+        return "it has succeeded"
+    if phase == "Failed" and (policy == "Never" or pod.status.reason == "Evicted"):
+        return "it was evicted" if pod.status.reason == "Evicted" else "it has failed"
+    return ""
+
+
+class Facts:
+    """`sequence` is the stream sequence folded; `synced` whether a full list is known."""
+
+    def __init__(self) -> None:
+        self.pools: dict[str, PoolFact] = {}
+        self.reserved: dict[str, tuple[int, IntervalSet]] = {}
+        self.namespaces: dict[str, Namespace] = {}
+        self.nodes: dict[str, Node] = {}
+        self.pods: dict[tuple[str, str], PodFact] = {}
+        self.networks: dict[str, NetworkFact] = {}
+        self.settings = Settings()
+        self.installation_namespace = "kube-system"
+        self.cluster_network = ""
+        self.synced = False
+        self.sequence = 0
+        self._versions: dict[tuple[str, str, str], int] = {}
+        self._settings_namespace = ""
+
+    def apply(self, fact: Fact, sequence: int) -> Changes:
+        """Takes one fact of the stream; an older version of an object than the one known changes nothing."""
+        self.sequence = max(self.sequence, sequence)
+        changes = Changes()
+        if isinstance(fact, FactsSynced):
+            self.synced = True
+            return changes
+        key = (fact.kind, fact.namespace, fact.name)
+        if fact.version < self._versions.get(key, 0):
+            return changes
+        self._versions[key] = fact.version
+        gone = isinstance(fact, ObjectGone)
+        match fact.kind:
+            case "SpiderIPPool":
+                self._pool(fact.name, None if gone else fact, changes)
+            case "SpiderReservedIP":
+                self._reserved(fact.name, None if gone else fact, changes)
+            case "Pod":
+                self._pod(fact.namespace, fact.name, None if gone else fact, changes)
+            case "Namespace":
+                self._keep(self.namespaces, fact.name, None if gone else fact, Namespace)
+            case "Node":
+                self._keep(self.nodes, fact.name, None if gone else fact, Node)
+            case "SpiderMultusConfig":
+                self._network(f"{fact.namespace}/{fact.name}", None if gone else fact)
+            case "ConfigMap" if fact.name == SETTINGS_NAME:
+                self._configure(fact.namespace, None if gone else fact)
+            case _:
+                pass
+        return changes
+
+    def _keep(self, into: dict[str, T], name: str, fact: ObjectFact | None, kind: type[T]) -> None:
+        found = _read(fact, kind)
+        if found is None:
+            into.pop(name, None)
+        else:
+            into[name] = found
+
+    def _pool(self, name: str, fact: ObjectFact | None, changes: Changes) -> None:
+        changes.pools.add(name)
+        manifest = _read(fact, SpiderIPPool)
+        pool = None if manifest is None else _pool_fact(name, manifest)
+        if pool is None:
+            self.pools.pop(name, None)
+        else:
+            self.pools[name] = pool
+
+    def _reserved(self, name: str, fact: ObjectFact | None, changes: Changes) -> None:
+        before = self.reserved.pop(name, None)
+        manifest = _read(fact, SpiderReservedIP)
+        after = None
+        if manifest is not None and manifest.spec.ips and not manifest.metadata.terminating:
+            try:
+                family = manifest.spec.ip_version or parse_address(manifest.spec.ips[0].partition("-")[0])[0]
+                after = (family, IntervalSet.parse(manifest.spec.ips, family))
+            except ValueError:
+                after = None
+        if after is not None:
+            self.reserved[name] = after
+        families = {entry[0] for entry in (before, after) if entry is not None}
+        changes.pools |= {pool.name for pool in self.pools.values() if pool.family in families}
+
+    def _pod(self, namespace: str, name: str, fact: ObjectFact | None, changes: Changes) -> None:
+        changes.pods.add((namespace, name))
+        manifest = _read(fact, Pod)
+        if manifest is None:
+            self.pods.pop((namespace, name), None)
+        else:
+            self.pods[namespace, name] = pod_fact(namespace, name, manifest)
+
+    def _network(self, key: str, fact: ObjectFact | None) -> None:
+        manifest = _read(fact, SpiderMultusConfig)
+        if fact is None or manifest is None:
+            self.networks.pop(key, None)
+            return
+        spec = manifest.spec
+        block = spec.macvlan or spec.ipvlan or spec.vlan or spec.sriov or spec.ibsriov or spec.ipoib or spec.ovs
+        pools = block.ippools if block is not None else None
+        self.networks[key] = NetworkFact(
+            spec_json=msgspec.json.encode(msgspec.json.decode(fact.object).get("spec", {})).decode(),
+            ipv4=pools.ipv4 if pools is not None else (),
+            ipv6=pools.ipv6 if pools is not None else (),
+            disable_ipam=bool(spec.disable_ipam),
+        )
+
+    def _configure(self, namespace: str, fact: ObjectFact | None) -> None:
+        manifest = _read(fact, ConfigMap)
+        if manifest is None:
+            if namespace == self._settings_namespace:
+                self.settings, self.cluster_network = Settings(), ""
+            return
+        settings = settings_of(manifest)
+        if not isinstance(settings, Invalid):
+            self.settings = settings
+            self.installation_namespace = self._settings_namespace = namespace
+            self.cluster_network = manifest.data.get("clusterNetwork", "").strip()
+
+    def pool_space(self, name: str) -> PoolSpace | None:
+        """What the pool may give: without reservations, its gateway, and for IPv4 network and broadcast address."""
+        pool = self.pools.get(name)
+        if pool is None:
+            return None
+        holes: list[tuple[int, int]] = []
+        for family, addresses in self.reserved.values():
+            if family == pool.family:
+                holes += list(addresses)
+        if pool.gateway:
+            gateway = parse_address(pool.gateway)[1]
+            holes.append((gateway, gateway))
+        if pool.family == 4 and pool.subnet.prefix_len < 31:
+            holes += [(pool.subnet.first, pool.subnet.first), (pool.subnet.last, pool.subnet.last)]
+        return PoolSpace(pool.subnet, pool.total.subtract(IntervalSet(holes)))
+
+    def pod_of_owner(self, namespace: str, name: str, owner: str) -> PodFact | None:
+        """The pod of that name if it is the owner: same UID, a UID that is not known, or the static pod's configuration hash."""
+        pod = self.pods.get((namespace, name))
+        if pod is not None and pod.uid and owner not in (pod.uid, pod.config_hash, f"pod:{namespace}/{name}"):
+            return None
+        return pod
+
+
+def pod_fact(namespace: str, name: str, manifest: Pod) -> PodFact:
+    meta = manifest.metadata
+    return PodFact(
+        namespace=namespace,
+        name=name,
+        uid=meta.uid,
+        node=manifest.spec.node_name,
+        labels=meta.labels,
+        annotations=meta.annotations,
+        dead=why_dead(manifest),
+        controlled=meta.controller is not None,
+        config_hash=meta.annotations.get("kubernetes.io/config.hash", ""),
+    )
+
+
+def _pool_fact(name: str, manifest: SpiderIPPool) -> PoolFact | None:
+    spec = manifest.spec
+    try:
+        subnet = parse_cidr(spec.subnet)
+        total = IntervalSet.parse(spec.ips, subnet.family).subtract(IntervalSet.parse(spec.exclude_ips, subnet.family))
+        gateway_is_other = bool(spec.gateway) and parse_address(spec.gateway)[0] != subnet.family
+    except ValueError:
+        return None
+    if gateway_is_other:
+        return None
+    return PoolFact(
+        name=name,
+        uid=manifest.metadata.uid,
+        family=subnet.family,
+        subnet=subnet,
+        total=total.intersect(IntervalSet([(subnet.first, subnet.last)])),
+        gateway=spec.gateway,
+        spec=spec,
+        terminating=manifest.metadata.terminating,
+    )
+
+
+def _read(fact: ObjectFact | None, kind: type[T]) -> T | None:
+    if fact is None:
+        return None
+    try:
+        return msgspec.json.decode(fact.object, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None

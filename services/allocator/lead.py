@@ -1,0 +1,95 @@
+"""Who leads: one message with a TTL on the stream LEAD, created and renewed by compare-and-set.
+
+Owns the election only. Leadership is for speed; the log's fence is for safety, so that two who both believe to lead
+harm nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import structlog
+
+from shared import limits, subjects
+from shared.bus import ApiError, Bus, BusDenied, BusTimeout, NoResponder, StreamMissing, UnknownOutcome, WrongSequence
+
+log = structlog.get_logger()
+
+POLL_S = 0.1
+
+
+class Election:
+    """One replica's part in the election of `service`. `lost` is set when leadership can no longer be believed."""
+
+    def __init__(self, bus: Bus, service: str, replica: str, stream_replicas: int) -> None:
+        self._bus = bus
+        self._subject = subjects.lead(service)
+        self._replica = replica.encode()
+        self._stream_replicas = stream_replicas
+        self._sequence = 0
+        self._renewing: asyncio.Task[None] | None = None
+        self.lost = asyncio.Event()
+
+    async def wait(self) -> None:
+        """Returns when this replica leads."""
+        while True:
+            try:
+                found = await self._bus.get_last("LEAD", self._subject)
+                if found is None:
+                    self._sequence = await self._write(0)
+                    break
+            except WrongSequence:
+                pass
+            except (StreamMissing, NoResponder):
+                # the stream lives in memory: it is gone after a restart of the server
+                await self._ensure()
+            except (BusTimeout, UnknownOutcome, ApiError, BusDenied) as error:
+                log.info("election waits", error=str(error))
+            await asyncio.sleep(POLL_S)
+        self.lost.clear()
+        self._renewing = asyncio.create_task(self._renew())
+
+    async def _ensure(self) -> None:
+        try:
+            await self._bus.ensure_stream(subjects.LEAD, self._stream_replicas)
+        except (NoResponder, BusTimeout, ApiError) as error:
+            log.info("election waits for its stream", error=str(error))
+
+    async def _write(self, expected: int) -> int:
+        return await self._bus.append(
+            self._subject,
+            self._replica,
+            expected_last_subject_sequence=expected,
+            ttl_s=int(limits.LEADER_TTL_S),
+            timeout_s=limits.LEADER_TTL_S / 2,
+        )
+
+    async def _renew(self) -> None:
+        until = time.monotonic() + limits.LEADER_TTL_S
+        while True:
+            await asyncio.sleep(limits.LEADER_RENEW_S)
+            began = time.monotonic()
+            try:
+                self._sequence = await self._write(self._sequence)
+                until = began + limits.LEADER_TTL_S
+            except WrongSequence:
+                log.warning("leadership lost: another replica wrote")
+                break
+            except (NoResponder, StreamMissing, BusTimeout, UnknownOutcome, ApiError, BusDenied) as error:
+                if time.monotonic() >= until:
+                    log.warning("leadership lost: not renewed in time", error=str(error))
+                    break
+        self.lost.set()
+
+    async def resign(self) -> None:
+        """Stops renewing and, if still the leader, makes room at once."""
+        if self._renewing is None:
+            return
+        self._renewing.cancel()
+        if not self.lost.is_set():
+            try:
+                await self._bus.purge("LEAD", subject=self._subject)
+            except (NoResponder, BusTimeout, ApiError, StreamMissing, BusDenied) as error:
+                log.info("resigned without a purge", error=str(error))
+        self.lost.set()

@@ -1,0 +1,303 @@
+"""The allocator's memory: who holds which address, and what each pool has free.
+
+Owns the state that the lease log stands for, `evolve`, and the free space derived from it. Must not know facts,
+the bus, clocks or randomness. `evolve` changes the state in place: it is folded by one owner only.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from typing import assert_never
+
+import msgspec
+
+from services.allocator.pool_index import PoolIndex
+from shared.contracts.ipam import Mark
+from shared.contracts.lease import (
+    AttachConfirmed,
+    AttachmentDetached,
+    AttemptVoided,
+    LeaseEvent,
+    LeaseItem,
+    LeasesAllocated,
+    LeasesRebound,
+    LeasesReleased,
+    Record,
+    TermStarted,
+)
+from shared.net.ranges import parse_address
+
+
+class Lease(msgspec.Struct, gc=False):
+    """One address held on one interface; `prefix_len` is the pool's."""
+
+    family: int
+    address: int
+    pool: str
+    prefix_len: int
+
+
+class HeldInterface(msgspec.Struct):
+    """`attached`: an attach of it was answered; `detached`: a DEL of it was heard while the pod lives."""
+
+    generation: int
+    leases: list[Lease]
+    attached: bool = False
+    detached: bool = False
+    clean_gateway: bool = False
+
+
+class Holding(msgspec.Struct):
+    """All that one owner (a pod UID, or a container without pod) holds."""
+
+    owner: str
+    namespace: str
+    name: str
+    node: str
+    container_id: str
+    attempt: str
+    interfaces: dict[str, HeldInterface]
+
+
+class Resting(msgspec.Struct, gc=False):
+    """An address that was released and must not be given before `until_ns` while others are free."""
+
+    family: int
+    address: int
+    pool: str
+    until_ns: int
+
+
+class Snapshot(msgspec.Struct, kw_only=True, tag="allocator.snapshot.1"):
+    """The state as it is stored; what is derived is left out."""
+
+    incarnation: str
+    term: int
+    sequence: int
+    digest: bytes
+    at_ns: int
+    generation: int
+    holdings: list[Holding]
+    resting: list[Resting]
+    voided: dict[str, int]
+
+
+class State:
+    """Everything folded so far. `sequence` and `digest` name the last record; `at_ns` is its time."""
+
+    def __init__(self) -> None:
+        self.incarnation = ""
+        self.term = 0
+        self.sequence = 0
+        self.digest = b""
+        self.at_ns = 0
+        self.generation = 0
+        self.holdings: dict[str, Holding] = {}
+        self.taken: dict[int, dict[int, str]] = {4: {}, 6: {}}
+        self.resting: dict[tuple[int, int], Resting] = {}
+        self.voided: dict[str, int] = {}
+        self.pools = PoolIndex()
+        self._by_container: dict[str, str] = {}
+        self._by_pod: dict[tuple[str, str], set[str]] = {}
+        self._wake: list[tuple[int, int, int]] = []
+
+    @property
+    def mark(self) -> Mark:
+        return Mark(incarnation=self.incarnation, sequence=self.sequence, digest=self.digest.hex())
+
+    def holder(self, family: int, address: int) -> str | None:
+        """The owner of an address, or None if nobody holds it."""
+        return self.taken[family].get(address)
+
+    def holding_of_container(self, container_id: str) -> Holding | None:
+        owner = self._by_container.get(container_id)
+        return None if owner is None else self.holdings.get(owner)
+
+    def holdings_of_pod(self, namespace: str, name: str) -> list[Holding]:
+        return [self.holdings[owner] for owner in sorted(self._by_pod.get((namespace, name), ()))]
+
+    def lease_count(self) -> int:
+        return len(self.taken[4]) + len(self.taken[6])
+
+    def leases(self) -> Iterator[tuple[Holding, str, HeldInterface, Lease]]:
+        for holding in self.holdings.values():
+            for ifname, held in holding.interfaces.items():
+                for lease in held.leases:
+                    yield holding, ifname, held, lease
+
+    def wake(self, now_ns: int) -> None:
+        """Ends the rest of every address whose time has come and forgets old attempts; derived, so no event tells it."""
+        while self._wake and self._wake[0][0] <= now_ns:
+            until_ns, family, address = heapq.heappop(self._wake)
+            resting = self.resting.get((family, address))
+            if resting is not None and resting.until_ns == until_ns:
+                del self.resting[family, address]
+                self._free(family, address)
+        for attempt in [attempt for attempt, until_ns in self.voided.items() if until_ns <= now_ns]:
+            del self.voided[attempt]
+
+    def fold(self, record: Record, sequence: int, digest: bytes) -> None:
+        """Applies one record of the log. The caller has compared `record.previous` with `digest` of the state."""
+        for event in record.events:
+            self.evolve(event)
+        self.advance(record, sequence, digest)
+
+    def advance(self, record: Record, sequence: int, digest: bytes) -> None:
+        """Notes where the log is after a record whose events were applied when they were decided."""
+        self.incarnation = record.incarnation
+        self.term = record.term
+        self.sequence = sequence
+        self.digest = digest
+        self.at_ns = max(self.at_ns, record.at_ns)
+
+    def evolve(self, event: LeaseEvent) -> None:
+        """Total over every event ever written."""
+        match event:
+            case LeasesAllocated():
+                self._allocated(event)
+            case AttachConfirmed():
+                self._confirmed(event)
+            case LeasesRebound():
+                self._rebound(event)
+            case AttachmentDetached():
+                holding = self.holdings.get(event.owner)
+                held = holding.interfaces.get(event.ifname) if holding else None
+                if held is not None and held.generation == event.generation:
+                    held.detached = True
+            case LeasesReleased():
+                self._released(event)
+            case AttemptVoided():
+                self.voided[event.attempt] = event.until_ns
+            case TermStarted():
+                pass
+            case _:
+                assert_never(event)
+
+    def _allocated(self, event: LeasesAllocated) -> None:
+        holding = self.holdings.get(event.owner)
+        if holding is None:
+            holding = Holding(
+                owner=event.owner,
+                namespace=event.pod_namespace,
+                name=event.pod_name,
+                node=event.node,
+                container_id=event.container_id,
+                attempt=event.attempt,
+                interfaces={},
+            )
+            self.holdings[event.owner] = holding
+            if event.pod_namespace:
+                self._by_pod.setdefault((event.pod_namespace, event.pod_name), set()).add(event.owner)
+        self._seat(holding, event.node, event.container_id, event.attempt)
+        self.generation = max(self.generation, event.generation)
+        for item in event.items:
+            self._hold(holding, item, event.generation)
+        for ifname in event.attached:
+            holding.interfaces[ifname].attached = True
+
+    def _hold(self, holding: Holding, item: LeaseItem, generation: int) -> None:
+        family, address = parse_address(item.address)
+        held = holding.interfaces.get(item.ifname)
+        if held is None:
+            held = HeldInterface(generation=generation, leases=[], clean_gateway=item.clean_gateway)
+            holding.interfaces[item.ifname] = held
+        held.leases.append(Lease(family, address, item.pool, item.prefix_len))
+        self.taken[family][address] = holding.owner
+        self.resting.pop((family, address), None)
+        self.pools.take(family, address)
+
+    def _seat(self, holding: Holding, node: str, container_id: str, attempt: str) -> None:
+        if holding.container_id != container_id:
+            self._by_container.pop(holding.container_id, None)
+        holding.node, holding.container_id, holding.attempt = node, container_id, attempt
+        self._by_container[container_id] = holding.owner
+
+    def _confirmed(self, event: AttachConfirmed) -> None:
+        holding = self.holdings.get(event.owner)
+        held = holding.interfaces.get(event.ifname) if holding else None
+        if holding is not None and held is not None and holding.container_id == event.container_id:
+            held.attached, held.detached = True, False
+            holding.attempt = event.attempt
+
+    def _rebound(self, event: LeasesRebound) -> None:
+        holding = self.holdings.get(event.owner)
+        if holding is None:
+            return
+        self._seat(holding, event.node, event.container_id, event.attempt)
+        self.generation = max(self.generation, event.generation)
+        for ifname, held in holding.interfaces.items():
+            held.generation = event.generation
+            held.attached = ifname in event.attached
+            held.detached = False
+
+    def _released(self, event: LeasesReleased) -> None:
+        holding = self.holdings.get(event.owner)
+        if holding is None:
+            return
+        for ifname in event.ifnames:
+            held = holding.interfaces.pop(ifname, None)
+            for lease in held.leases if held is not None else ():
+                self._give_back(lease, event.rest_until_ns)
+        if not holding.interfaces:
+            del self.holdings[event.owner]
+            self._by_container.pop(holding.container_id, None)
+            owners = self._by_pod.get((holding.namespace, holding.name))
+            if owners is not None:
+                owners.discard(event.owner)
+                if not owners:
+                    del self._by_pod[holding.namespace, holding.name]
+
+    def _give_back(self, lease: Lease, rest_until_ns: int) -> None:
+        del self.taken[lease.family][lease.address]
+        if rest_until_ns > 0:
+            key = (lease.family, lease.address)
+            self.resting[key] = Resting(lease.family, lease.address, lease.pool, rest_until_ns)
+            heapq.heappush(self._wake, (rest_until_ns, lease.family, lease.address))
+        else:
+            self._free(lease.family, lease.address)
+
+    def _free(self, family: int, address: int) -> None:
+        if address not in self.taken[family]:
+            self.pools.give_back(family, address)
+
+    def is_busy(self, family: int, address: int) -> bool:
+        """Held or resting: what a pool's free space must not contain."""
+        return address in self.taken[family] or (family, address) in self.resting
+
+    def busy(self, family: int) -> Iterator[int]:
+        yield from self.taken[family]
+        yield from (address for f, address in self.resting if f == family)
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(
+            incarnation=self.incarnation,
+            term=self.term,
+            sequence=self.sequence,
+            digest=self.digest,
+            at_ns=self.at_ns,
+            generation=self.generation,
+            holdings=list(self.holdings.values()),
+            resting=list(self.resting.values()),
+            voided=self.voided,
+        )
+
+    @classmethod
+    def from_snapshot(cls, snapshot: Snapshot) -> State:
+        state = cls()
+        state.incarnation, state.term = snapshot.incarnation, snapshot.term
+        state.sequence, state.digest, state.at_ns = snapshot.sequence, snapshot.digest, snapshot.at_ns
+        state.generation = snapshot.generation
+        state.voided = dict(snapshot.voided)
+        for holding in snapshot.holdings:
+            state.holdings[holding.owner] = holding
+            state._by_container[holding.container_id] = holding.owner
+            if holding.namespace:
+                state._by_pod.setdefault((holding.namespace, holding.name), set()).add(holding.owner)
+            for held in holding.interfaces.values():
+                for lease in held.leases:
+                    state.taken[lease.family][lease.address] = holding.owner
+        for resting in snapshot.resting:
+            state.resting[resting.family, resting.address] = resting
+            heapq.heappush(state._wake, (resting.until_ns, resting.family, resting.address))
+        return state
