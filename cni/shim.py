@@ -161,44 +161,51 @@ def version_asked(body: bytes) -> bytes:
     return version if version in VERSIONS else b""
 
 
-def compose(config: Config, native: "Native", deadline_ns: int, body: bytes) -> tuple[bytes, bytes]:
-    """The request: what opens a connection (CONNECT, SUB), and the publish, which may be sent again."""
-    environment = posix.environ
-    header = [
-        b"NATS/1.0\r\nOrb-Version: 1\r\nOrb-Name: " + encode(native.CALLED_AS.rpartition(b"/")[2]),
-        b"Orb-Attempt: " + posix.urandom(16).hex().encode(),
-        b"Orb-Start-Ns: %d\r\nOrb-Deadline-Ns: %d" % (native.START_NS, deadline_ns),
-    ]
-    for name in CNI_VARIABLES:
-        if name in environment:
-            header.append(b"Cni-%b: %b" % (name[4:].capitalize(), encode(environment[name])))
-    for name in TRACE_VARIABLES:
-        if name in environment and not environment[name].translate(None, PRINTABLE):
-            header.append(b"%b: %b" % (name.lower(), environment[name]))
-    head = b"\r\n".join(header) + b"\r\n\r\n"
-    if len(head) > HEADER_MAX_BYTES:
-        raise Failure(4, b"the CNI_* variables are larger than %d bytes" % HEADER_MAX_BYTES, b"shorten CNI_ARGS or CNI_PATH")
-    inbox = b"_INBOX_shim." + posix.urandom(12).hex().encode()
-    options = b'"verbose":false,"pedantic":false,"headers":true,"no_responders":true,"lang":"orbweaver","version":"1"'
-    connect = b'CONNECT {%b,"protocol":1,"user":%b,"pass":%b}' % (options, quote(config.user), quote(config.password))
-    hello = b"%b\r\nSUB %b 1\r\n" % (connect, inbox)
-    sizes = b"%d %d" % (len(head), len(head) + len(body))
-    return hello, b"HPUB %b %b %b\r\n%b%b\r\n" % (config.subject, inbox, sizes, head, body)
+class Request:
+    """The call as NATS sends it: what opens a connection, and the publish, which may be sent again."""
+
+    def __init__(self, config: Config, native: "Native", deadline_ns: int, body: bytes) -> None:
+        environment = posix.environ
+        header = [
+            b"NATS/1.0\r\nOrb-Version: 1\r\nOrb-Name: " + encode(native.CALLED_AS.rpartition(b"/")[2]),
+            b"Orb-Attempt: " + posix.urandom(16).hex().encode(),
+            b"Orb-Start-Ns: %d\r\nOrb-Deadline-Ns: %d" % (native.START_NS, deadline_ns),
+        ]
+        for name in CNI_VARIABLES:
+            if name in environment:
+                header.append(b"Cni-%b: %b" % (name[4:].capitalize(), encode(environment[name])))
+        for name in TRACE_VARIABLES:
+            if name in environment and not environment[name].translate(None, PRINTABLE):
+                header.append(b"%b: %b" % (name.lower(), environment[name]))
+        head = b"\r\n".join(header) + b"\r\n\r\n"
+        if len(head) > HEADER_MAX_BYTES:
+            raise Failure(4, b"the CNI_* variables are larger than %d bytes" % HEADER_MAX_BYTES, b"shorten CNI_ARGS")
+        options = b'"verbose":false,"pedantic":false,"headers":true,"no_responders":true,"lang":"orbweaver","protocol":1'
+        credential = b'"user":%b,"pass":%b' % (quote(config.user), quote(config.password))
+        self.inbox = b"_INBOX_shim.%b." % posix.urandom(12).hex().encode()
+        self.hello = b"CONNECT {%b,%b}\r\nSUB %b* 1\r\n" % (options, credential, self.inbox)
+        self.subject, self.sent = config.subject, 0
+        self.rest = b" %d %d\r\n%b%b\r\n" % (len(head), len(head) + len(body), head, body)
+
+    def publish(self) -> bytes:
+        """Each copy has a reply subject of its own: nats-server 2.15 denies the answer to one that was used before."""
+        self.sent += 1
+        return b"HPUB %b %b%d%b" % (self.subject, self.inbox, self.sent, self.rest)
 
 
-def exchange(config: Config, native: "Native", hello: bytes, publish: bytes, deadline_ns: int) -> Reply:
+def exchange(config: Config, native: "Native", request: Request, deadline_ns: int) -> Reply:
     """Connects and asks until somebody answers. Raises Failure at the deadline, or when the credential is refused."""
     link, wire, last, pause_ns = None, Wire(), b"", PAUSE_MIN_NS
     while (now_ns := native.boottime_ns()) < deadline_ns:
         try:
-            request = publish
+            unsent = request.publish()
             if link is None:
-                wire, request = Wire(), hello + publish
+                wire, unsent = Wire(), request.hello + unsent
                 link = _socket.socket(_socket.AF_INET6 if ":" in config.address[0] else _socket.AF_INET)
                 link.settimeout((deadline_ns - now_ns) / 1e9)
                 link.connect(config.address)
             try:
-                link.sendall(request)
+                link.sendall(unsent)
             except OSError as error:
                 last = str(error).encode()  # why the server closed can still be read
             last = last or b"connected, but no answer"
@@ -271,10 +278,10 @@ def answer(native: "Native") -> Reply:
     try:
         config = read_config(native)
         deadline_ns = native.START_NS + int(config.deadlines_s.get(command, DEADLINES_S[command]) * 1e9)
-        hello, publish = compose(config, native, deadline_ns, body)
+        request = Request(config, native, deadline_ns, body)
         if config.netns:
             enter(config.netns, native)
-        return exchange(config, native, hello, publish, deadline_ns)
+        return exchange(config, native, request, deadline_ns)
     except Failure as failure:
         failure.version = version_asked(body)
         raise
