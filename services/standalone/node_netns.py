@@ -1,0 +1,77 @@
+"""Which network namespace a node is. Owns the reading of `--node NAME[=NETNS]`.
+
+Must not enter a namespace or change one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from pathlib import Path
+
+from services.standalone.process import same_namespace
+from services.standalone.state import StandaloneError
+from services.standalone.system import NodeSpec
+
+RUN_NETNS = Path("/run/netns")
+OWN_NETNS = "/proc/self/ns/net"
+INIT_NETNS = "/proc/1/ns/net"
+NODE_NAME_MAX_BYTES = 253
+"""A Node's name is a DNS subdomain (Kubernetes, "Object Names and IDs")."""
+
+_NS_GET_NSTYPE = 0xB703
+"""include/uapi/linux/nsfs.h"""
+_CLONE_NEWNET = 0x40000000
+
+
+def read_nodes(arguments: tuple[str, ...]) -> tuple[NodeSpec, ...]:
+    """The nodes of a system; without any, one that is this machine under its host name. Raises StandaloneError."""
+    nodes = tuple(_read_node(text) for text in arguments or (socket.gethostname().lower(),))
+    for number, node in enumerate(nodes):
+        for other in nodes[:number]:
+            if other.name == node.name:
+                raise StandaloneError(f"--node {node.name} is given twice")
+            if same_namespace(node.netns or OWN_NETNS, other.netns or OWN_NETNS):
+                raise StandaloneError(f"nodes {other.name} and {node.name} are the same network namespace")
+    return nodes
+
+
+def shim_netns() -> str:
+    """Where a shim finds the leaves' loopback, whatever namespace it is started in; empty: only where it is started.
+
+    Process 1's namespace can be named for as long as the machine runs, so it serves where `up` runs in it.
+    """
+    return INIT_NETNS if same_namespace(OWN_NETNS, INIT_NETNS) else ""
+
+
+def _read_node(text: str) -> NodeSpec:
+    name, given, netns = text.partition("=")
+    if not name or len(name.encode()) > NODE_NAME_MAX_BYTES or not name.isprintable() or " " in name:
+        raise StandaloneError(
+            f"--node {text!r}: a node's name has 1 to {NODE_NAME_MAX_BYTES} characters, none of them a space"
+        )
+    if not given:
+        return NodeSpec(name=name)
+    if not netns:
+        raise StandaloneError(f"--node {text!r}: name a network namespace after `=`, or leave the `=` out")
+    path = Path(netns).absolute() if "/" in netns else RUN_NETNS / netns
+    _assert_netns(name, path)
+    return NodeSpec(name=name, netns=str(path))
+
+
+def _assert_netns(node: str, path: Path) -> None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise StandaloneError(
+            f"node {node}: there is no network namespace {path} ({error.strerror}); `ip netns list` shows those with a name"
+        ) from None
+    try:
+        kind = fcntl.ioctl(descriptor, _NS_GET_NSTYPE)
+    except OSError:
+        kind = 0
+    finally:
+        os.close(descriptor)
+    if kind != _CLONE_NEWNET:
+        raise StandaloneError(f"node {node}: {path} is not a network namespace")
