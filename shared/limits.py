@@ -8,6 +8,10 @@ RECORD_MAX_BYTES = 512 * 1024
 """One lease-log record; JetStream headers are not counted against max_payload, so stay well below it."""
 CHUNK_BYTES = 512 * 1024
 """One message of a snapshot."""
+OBJECT_MAX_BYTES = 768 * 1024
+"""One object of the user as a fact, as JSON; the bus takes 1 MiB a message."""
+SUBJECT_MAX_BYTES = 1024
+"""A subject made of names that somebody chose; the server closes connections above 4096 (max_control_line)."""
 CONTAINER_ID_MAX_BYTES = 255
 IFNAME_MAX_BYTES = 15
 """Linux IFNAMSIZ is 16 with its NUL (include/uapi/linux/if.h)."""

@@ -247,7 +247,7 @@ HUB_IDENTITIES: dict[str, Permissions] = {
             IPAM_QUERY,
             lead("controller"),
             span("controller"),
-            *_stream_owner("FACTS", "LEAD", "ATTACH", "SPANS"),
+            *_stream_owner("FACTS", "LEAD", "ATTACH", "SPANS", "INVENTORY"),
             *_stream_api("LEASES"),
         ),
         subscribe=(

@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from services.controller.merge import is_below
+
 SUFFIXES = (".yaml", ".yml", ".json")
 SETTLE_S = 0.02
 """A file must be this long unchanged before it is read, or away before it is gone: an editor truncates then writes, or renames
@@ -64,7 +66,9 @@ class Folder:
         for _ in range(SETTLE_ROUNDS):
             found, unreadable = _walk(self._root)
             away_before = away
-            away = frozenset(path for path in self._read.keys() - found.keys() if not _is_below(path, unreadable))
+            away = frozenset(
+                path for path in self._read.keys() - found.keys() if not is_below(path, unreadable)
+            )
             gone = away & away_before
             fresh = set()
             for path, signature in sorted(found.items()):
@@ -144,10 +148,3 @@ def _age_s(signature: Signature) -> float:
     """How long ago the file was written; a time in the future counts as long ago, or the file would never settle."""
     age_s = time.time() - signature.mtime_ns / 1e9
     return age_s if age_s >= 0 else SETTLE_S
-
-
-def _is_below(path: str, unreadable: dict[str, str]) -> bool:
-    """Whether nothing can be said of `path`, because it or a directory above it is unreadable."""
-    return any(
-        path == place or (place == "" or place.endswith("/")) and path.startswith(place) for place in unreadable
-    )

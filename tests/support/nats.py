@@ -29,7 +29,11 @@ START_S = 10.0
 
 
 def _user(name: str, permissions: Permissions) -> str:
-    responds = f', allow_responses: {{ max: 1, expires: "{permissions.responds_s:.0f}s" }}' if permissions.responds_s else ""
+    responds = (
+        f', allow_responses: {{ max: 1, expires: "{permissions.responds_s:.0f}s" }}'
+        if permissions.responds_s
+        else ""
+    )
     return (
         f'      {{ user: {json.dumps(name)}, password: "{PASSWORD}", permissions: {{\n'
         f"          publish: {{ allow: {json.dumps(permissions.publish)} }}\n"

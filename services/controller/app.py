@@ -1,0 +1,287 @@
+"""The controller at work: what the source tells goes into stream FACTS, and questions are answered from the source as of now.
+
+Owns the order of publishing and what has been acknowledged. Must not know what an object says, nor how the source reads it.
+
+One pass at a time: refresh, publish everything that it told, and only then answer those who asked meanwhile. What could not be
+published stays in the outbox, in order; a version that nobody has seen is never shown in an answer. When the stream came
+back shorter than we left it (facts are not fsynced: they can always be told again), what it lacks is told again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import uuid
+from collections import deque
+
+import structlog
+
+from services.controller.judge import POOL
+from services.controller.source import ObjectSource
+from shared import subjects
+from shared.bus import Bus, BusDenied, BusError, Message, StreamMismatch
+from shared.contracts.codec import MessageError, encode
+from shared.contracts.facts import (
+    ASK_FACT,
+    ASK_SYNC,
+    FACT,
+    Fact,
+    FactAnswer,
+    FactsSynced,
+    SyncAnswer,
+)
+from shared.contracts.query import QUERY_SERVICE, ServiceView
+from shared.manifests.document import ObjectKey
+from shared.settings import ControllerSettings
+from shared.telemetry import Telemetry, extract
+from shared.telemetry.metrics import ControllerMetrics
+
+log = structlog.get_logger()
+
+STREAMS = (subjects.FACTS, subjects.ATTACH, subjects.INVENTORY, subjects.SPANS)
+"""Those that the controller makes and asserts; the allocator has the others."""
+WINDOW = 128
+"""Appends in flight: they leave in order on one connection, so the stream has them in order."""
+COLLECT_S = 1.0
+CONF = "spiderpool-conf"
+
+
+class App:
+    """`closed` of the bus ends `run`, as does cancelling it."""
+
+    def __init__(
+        self, settings: ControllerSettings, bus: Bus, source: ObjectSource, telemetry: Telemetry
+    ) -> None:
+        self._settings = settings
+        self._bus = bus
+        self._source = source
+        self._telemetry = telemetry
+        self._metrics = ControllerMetrics(
+            telemetry.meter,
+            pools=lambda: self._count(POOL),
+            subnets=lambda: self._count("SpiderSubnet"),
+            objects=lambda: len(self._source.in_force) if self.synced else 0,
+            problems=lambda: len(self._source.problems),
+        )
+        self.synced = False
+        self.sequence = 0
+        self._incarnation = uuid.uuid4().hex
+        self._outbox: deque[Fact] = deque()
+        self._turn = asyncio.Lock()
+        self._passes = 0
+        self._stream_in_doubt = False
+        self._collected_at_s = 0.0
+
+    def not_ready(self) -> str:
+        if not self.synced:
+            return "the first full list is not published yet"
+        return "" if self._bus.connection.connected else "the bus is away"
+
+    async def run(self) -> None:
+        """Serves for ever. Raises StreamMismatch, or BusDenied at the start: settings that no retry mends."""
+        async with self._turn:
+            await self._resume_when_bus_is_there()
+            served = [
+                await self._bus.serve(subjects.ASK_FACTS, self._on_ask_fact),
+                await self._bus.serve(subjects.ASK_SYNC, self._on_ask_sync),
+                await self._bus.serve(
+                    f"{subjects.ask_service('controller')}.{subjects.token(self._settings.replica)}",
+                    self._on_query,
+                ),
+            ]
+            self._bus.connection.on_reconnect(self._doubt_stream)
+        closed = asyncio.ensure_future(self._bus.closed.wait())
+        try:
+            while not closed.done():
+                await self._pass()
+                await asyncio.wait({closed}, timeout=self._settings.poll_s)
+        finally:
+            closed.cancel()
+            for serving in served:
+                await serving.stop()
+
+    async def _resume_when_bus_is_there(self) -> None:
+        while True:
+            try:
+                return await self._resume()
+            except (StreamMismatch, BusDenied):
+                raise
+            except BusError as error:
+                log.warning("the bus is not ready yet", error=str(error))
+                await asyncio.sleep(self._settings.poll_s)
+
+    async def _resume(self) -> None:
+        await self._ensure_streams()
+        facts = await self._told()
+        self._source.resume(facts)
+        self.sequence = (await self._bus.stream_state(subjects.FACTS.name)).last_sequence
+        log.info("resumed", objects=len(self._source.in_force), facts_sequence=self.sequence)
+
+    async def _ensure_streams(self) -> None:
+        for spec in STREAMS:
+            await self._bus.ensure_stream(spec, self._settings.stream_replicas)
+
+    async def _told(self) -> list[Fact]:
+        """The last fact of every subject of the stream."""
+        facts: list[Fact] = []
+        async for message in self._bus.read(subjects.FACTS.name, last_per_subject=True):
+            try:
+                facts.append(FACT.decode(message.data))
+            except MessageError as error:
+                self._metrics.refused("orb.facts")
+                log.warning("a fact that is none", subject=message.subject, error=str(error))
+        return facts
+
+    def _doubt_stream(self) -> None:
+        self._stream_in_doubt = True
+
+    async def _pass(self, *, again: bool = False) -> bool:
+        """One look at the source, published; False if the bus did not take it all. Those asked for while one waited its turn are
+        one. Raises StreamMismatch."""
+        try:
+            await self._take_turn(again)
+        except StreamMismatch:
+            raise
+        except BusError as error:
+            self._stream_in_doubt = True
+            log.warning("facts wait for the bus", waiting=len(self._outbox), error=str(error))
+            return False
+        return True
+
+    async def _take_turn(self, again: bool) -> None:
+        seen = self._passes
+        async with self._turn:
+            if self._passes > seen and not again:
+                return
+            self._passes += 1
+            try:
+                await self._refresh_and_publish(again)
+            except BaseException:
+                self._passes -= 1
+                raise
+
+    async def _refresh_and_publish(self, again: bool) -> None:
+        self._outbox.extend(await self._source.refresh(again=again))
+        if self._stream_in_doubt:
+            await self._tell_what_is_missing()
+        await self._publish()
+        if not self.synced:
+            await self._publish_synced()
+        now_s = time.monotonic()
+        if self._source.collecting and (again or now_s - self._collected_at_s >= COLLECT_S):
+            self._collected_at_s = now_s
+            self._outbox.extend(await self._source.collect(self.sequence))
+            if self._outbox:
+                self._outbox.extend(await self._source.refresh(again=True))
+                await self._publish()
+
+    async def _publish(self) -> None:
+        """Appends the outbox in order. Raises BusError with what is left still in it."""
+        while self._outbox:
+            window = [self._outbox[i] for i in range(min(WINDOW, len(self._outbox)))]
+            outcomes = await asyncio.gather(*map(self._append, window), return_exceptions=True)
+            for outcome in outcomes:
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                self.sequence = max(self.sequence, outcome)
+                self._outbox.popleft()
+
+    async def _append(self, fact: Fact) -> int:
+        if isinstance(fact, FactsSynced):
+            return await self._bus.append(subjects.FACTS_SYNCED, encode(fact))
+        return await self._bus.append(subjects.facts(fact.kind, fact.namespace, fact.name), encode(fact))
+
+    async def _publish_synced(self) -> None:
+        synced = FactsSynced(
+            incarnation=self._incarnation,
+            version=self._source.next_version(),
+            objects=len(self._source.in_force),
+        )
+        self.sequence = await self._append(synced)
+        if not self.synced:
+            self.synced = True
+            log.info("synced", objects=synced.objects, problems=len(self._source.problems))
+
+    async def _tell_what_is_missing(self) -> None:
+        """After a lost connection or append: the stream may have been made anew, or lack its last messages."""
+        await self._ensure_streams()
+        told = await self._told()
+        waiting = {
+            (fact.kind, fact.namespace, fact.name)
+            for fact in self._outbox
+            if not isinstance(fact, FactsSynced)
+        }
+        missing = self._source.missing_from(told)
+        self._outbox.extend(
+            fact
+            for fact in missing
+            if not isinstance(fact, FactsSynced) and (fact.kind, fact.namespace, fact.name) not in waiting
+        )
+        await self._publish()
+        if not any(isinstance(fact, FactsSynced) and fact.incarnation == self._incarnation for fact in told):
+            await self._publish_synced()
+        self._stream_in_doubt = False
+
+    async def _on_ask_fact(self, message: Message) -> bytes | None:
+        try:
+            ask = ASK_FACT.decode(message.data)
+        except MessageError:
+            self._metrics.refused("orb.ask.facts")
+            return None
+        with self._telemetry.span("facts.read_through", extract(message.headers)) as span:
+            span.set("object", f"{ask.kind}/{ask.namespace}/{ask.name}")
+            if not await self._pass():
+                return None  # what we would say is not in the stream yet
+            stored = self._source.in_force.get(ObjectKey(ask.kind, ask.namespace, ask.name))
+            return encode(FactAnswer(fact=stored.fact() if stored is not None else None))
+
+    async def _on_ask_sync(self, message: Message) -> bytes | None:
+        try:
+            ASK_SYNC.decode(message.data)
+        except MessageError:
+            self._metrics.refused("orb.ask.sync")
+            return None
+        if not await self._pass(again=True):
+            return None
+        return encode(
+            SyncAnswer(
+                facts_sequence=self.sequence,
+                objects=len(self._source.in_force),
+                problems=self._source.problems,
+            )
+        )
+
+    async def _on_query(self, message: Message) -> bytes | None:
+        try:
+            QUERY_SERVICE.decode(message.data)
+        except MessageError:
+            self._metrics.refused("orb.ask.service")
+            return None
+        reason = self.not_ready()
+        view = ServiceView(
+            service="controller",
+            instance=self._settings.replica,
+            pid=os.getpid(),
+            ready=not reason,
+            reason=reason,
+            facts={
+                "objects": str(len(self._source.in_force)),
+                "problems": str(len(self._source.problems)),
+                "files": str(self._source.files),
+                "synced": "true" if self.synced else "false",
+                "facts_sequence": str(self.sequence),
+                "installation_namespace": self._installation_namespace(),
+            },
+        )
+        return encode(view)
+
+    def _installation_namespace(self) -> str:
+        """Where the ConfigMap `spiderpool-conf` is (the first, should there be several), else as configured."""
+        found = sorted(
+            key.namespace for key in self._source.in_force if key.kind == "ConfigMap" and key.name == CONF
+        )
+        return found[0] if found else self._settings.installation_namespace
+
+    def _count(self, kind: str) -> int:
+        return sum(key.kind == kind for key in self._source.in_force) if self.synced else 0

@@ -1,0 +1,207 @@
+"""From the wish to what is in force: every object created, updated or deleted as an API server with our webhooks would do it.
+
+Owns the order, and what becomes of a refused object: its last good version stays in force and the refusal is a problem. Must not
+know files' bytes, the rules themselves or who holds which lease: it is told. Pure.
+
+Order: what others refer to comes first, and what was refused is tried again as long as anything else came through, so that
+no folder is refused for the order of its files (a pool may grow into what another gives up in the same pass).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import msgspec
+
+from services.controller.merge import Wish, problem
+from services.controller.objects import Objects, Stored, metadata, replaces
+from shared.contracts.facts import Fact, SourceProblem
+from shared.contracts.query import LeaseView
+from shared.limits import OBJECT_MAX_BYTES, SUBJECT_MAX_BYTES
+from shared.manifests.document import Document, ObjectKey
+from shared.manifests.meta import Json
+from shared.manifests.problem import FieldError, invalid
+from shared.subjects import facts as facts_subject
+
+POOL = "SpiderIPPool"
+_FIRST = (
+    "ConfigMap",
+    "Namespace",
+    "Node",
+    "SpiderSubnet",
+    "SpiderReservedIP",
+    POOL,
+    "SpiderCoordinator",
+    "SpiderMultusConfig",
+)
+_RANK = {kind: rank for rank, kind in enumerate(_FIRST)}
+
+Held = Mapping[str, tuple[LeaseView, ...] | None]
+"""The leases of each pool that was asked about; None where the allocator did not tell."""
+WAITING = "the allocator does not tell which addresses are in use, so the change waits"
+
+
+class Rules(Protocol):
+    """Admission, over the objects in force, of which it is told by `put` and `remove`.
+
+    `admit` has the leases of a pool whenever `asks_leases` said that it needs them."""
+
+    def put(self, raw: Json) -> None: ...
+
+    def remove(self, key: ObjectKey) -> None: ...
+
+    def asks_leases(self, raw: Json, old: Json) -> bool: ...
+
+    def admit(
+        self, raw: Json, old: Json | None, leases: tuple[LeaseView, ...]
+    ) -> Json | tuple[FieldError, ...]:
+        """The object as it is stored, defaults filled in, or all that is wrong with it."""
+        ...
+
+    def guards_deletion(self, key: ObjectKey) -> bool:
+        """Whether a deletion of this object needs the leases."""
+        ...
+
+    def deny_deletion(self, old: Json, leases: tuple[LeaseView, ...]) -> tuple[FieldError, ...]: ...
+
+
+class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+    """`facts` in the order of publishing. `open` says that a later pass may decide otherwise although no file changes."""
+
+    facts: tuple[Fact, ...]
+    problems: tuple[SourceProblem, ...]
+    open: bool
+
+
+def leaving(stored: Stored | None, document: Document | None) -> bool:
+    """Whether a pool is terminating because its manifest went: it then goes, whatever the file says meanwhile."""
+    if stored is None or stored.key.kind != POOL or not stored.terminating:
+        return False
+    return document is None or not metadata(document.raw).get("deletionTimestamp")
+
+
+def questions(
+    objects: Objects, wish: Wish, admitted: Mapping[ObjectKey, Json], rules: Rules
+) -> frozenset[str]:
+    """The pools whose leases `judge` needs to know."""
+    asked = {
+        key.name
+        for key, document in _changed(objects, wish, admitted)
+        if key.kind == POOL
+        and (old := objects.in_force.get(key))
+        and rules.asks_leases(document.raw, old.raw)
+    }
+    return frozenset(asked | {key.name for key in _unwanted(objects, wish) if rules.guards_deletion(key)})
+
+
+def judge(
+    objects: Objects, wish: Wish, admitted: dict[ObjectKey, Json], rules: Rules, held: Held, now_s: float
+) -> Judgement:
+    """Changes `objects` and `admitted` (the manifest from which each object in force was admitted)."""
+    facts: list[Fact] = []
+    problems: list[SourceProblem] = []
+    for key in _unwanted(objects, wish):
+        denied = _deny_deletion(objects.in_force[key], rules, held)
+        if denied is not None:
+            problems.append(denied)
+            continue
+        admitted.pop(key, None)
+        if key.kind == POOL:
+            facts += objects.terminate(key, now_s)
+            rules.put(objects.in_force[key].raw)
+        else:
+            facts += objects.remove(key)
+            rules.remove(key)
+    pending = _changed(objects, wish, admitted)
+    refused: dict[ObjectKey, tuple[FieldError, ...]] = {}
+    progress = True
+    while pending and progress:
+        again: list[tuple[ObjectKey, Document]] = []
+        progress = False
+        for key, document in pending:
+            outcome = _admit(objects, key, document, rules, held)
+            if isinstance(outcome, tuple):
+                refused[key] = outcome
+                again.append((key, document))
+                continue
+            progress = True
+            refused.pop(key, None)
+            admitted[key] = document.raw
+            rules.put(outcome)
+            facts += objects.put(key, document.api_version, outcome, (document.file, document.line), now_s)
+        pending = again
+    for key, errors in refused.items():
+        problems += [problem(wish.wanted[key], error) for error in errors]
+    for key, document in wish.wanted.items():
+        if leaving(objects.in_force.get(key), document):
+            again_later = "it was deleted and has leases; when the last is released it is created anew"
+            problems.append(problem(document, invalid("metadata.name", again_later, "Forbidden")))
+    return Judgement(facts=tuple(facts), problems=tuple(problems), open=bool(problems))
+
+
+def _changed(
+    objects: Objects, wish: Wish, admitted: Mapping[ObjectKey, Json]
+) -> list[tuple[ObjectKey, Document]]:
+    """Documents that are not what is in force, in the order in which they are tried."""
+    out: list[tuple[ObjectKey, Document]] = []
+    for key, document in wish.wanted.items():
+        stored = objects.in_force.get(key)
+        if leaving(stored, document) or (stored and key.kind == POOL and replaces(stored, document.raw)):
+            continue
+        if stored is not None and stored.file == document.file and admitted.get(key) == document.raw:
+            continue
+        out.append((key, document))
+    out.sort(key=lambda one: (_RANK.get(one[0].kind, len(_RANK)), one[0]))
+    return out
+
+
+def _unwanted(objects: Objects, wish: Wish) -> list[ObjectKey]:
+    """In force, and in no file any more; those that others refer to go last. A pool that another one is to replace must go first."""
+    gone: list[ObjectKey] = []
+    for key, stored in objects.in_force.items():
+        document = wish.wanted.get(key)
+        if document is None:
+            unwanted = key not in wish.held
+        else:
+            unwanted = key.kind == POOL and replaces(stored, document.raw)
+        if unwanted and not leaving(stored, document):
+            gone.append(key)
+    return sorted(gone, key=lambda key: (-_RANK.get(key.kind, len(_RANK)), key))
+
+
+def _deny_deletion(stored: Stored, rules: Rules, held: Held) -> SourceProblem | None:
+    if not rules.guards_deletion(stored.key):
+        return None
+    leases = held.get(stored.key.name)
+    errors = (
+        (invalid("metadata", WAITING, "Forbidden"),)
+        if leases is None
+        else rules.deny_deletion(stored.raw, leases)
+    )
+    if not errors:
+        return None
+    message = f"its manifest is gone, but it stays in force: {'; '.join(error.message for error in errors)}"
+    return SourceProblem(
+        file=stored.file, line=0, object=str(stored.key), field=errors[0].field, message=message
+    )
+
+
+def _admit(
+    objects: Objects, key: ObjectKey, document: Document, rules: Rules, held: Held
+) -> Json | tuple[FieldError, ...]:
+    old = objects.in_force.get(key)
+    if old is not None and replaces(old, document.raw):
+        old = None
+    raw = objects.candidate(key, document.raw)
+    leases: tuple[LeaseView, ...] | None = ()
+    if old is not None and key.kind == POOL and rules.asks_leases(raw, old.raw):
+        leases = held.get(key.name)
+        if leases is None:
+            return (invalid("spec.ips", WAITING, "Forbidden"),)
+    if len(facts_subject(key.kind, key.namespace, key.name)) > SUBJECT_MAX_BYTES:
+        return (invalid("metadata.name", "kind, namespace and name together are too long"),)
+    outcome = rules.admit(raw, old.raw if old is not None else None, leases)
+    if isinstance(outcome, dict) and (size := len(msgspec.json.encode(outcome))) > OBJECT_MAX_BYTES:
+        return (invalid("", f"the object has {size} bytes as JSON, more than {OBJECT_MAX_BYTES}"),)
+    return outcome

@@ -1,0 +1,154 @@
+"""Where the user's objects come from: the port, and the folder of manifests behind it.
+
+Owns one pass over the folder: look, parse, merge, ask what is in use, judge. Must not know the bus: leases are asked through a port,
+facts are handed back. The Kubernetes API would be another ObjectSource, for which the API server has already judged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from services.controller.folder import Folder
+from services.controller.judge import Rules, judge, leaving, questions
+from services.controller.leases import Leases
+from services.controller.merge import merge
+from services.controller.objects import Objects, Stored
+from shared.contracts.facts import Fact, SourceProblem
+from shared.contracts.query import LeaseView
+from shared.manifests.document import Document, ManifestFile, ObjectKey, parse
+from shared.manifests.meta import Json
+
+REJUDGE_S = 2.0
+"""How often what was refused is judged again although no file changed: leases that stood in the way may be gone."""
+
+
+class ObjectSource(Protocol):
+    """Facts come in the order in which they are to be published; each is handed out once."""
+
+    def resume(self, facts: Iterable[Fact]) -> None:
+        """Takes up what was published last, one fact a subject. Must be called once, first."""
+        ...
+
+    def missing_from(self, facts: Iterable[Fact]) -> list[Fact]:
+        """What a stream lacks that was handed out before."""
+        ...
+
+    async def refresh(self, *, again: bool = False) -> list[Fact]:
+        """Reads what changed at the source. `again` judges what was refused once more, whatever changed."""
+        ...
+
+    @property
+    def collecting(self) -> bool:
+        """Whether anything terminating waits for `collect`."""
+        ...
+
+    async def collect(self, facts_sequence: int) -> list[Fact]:
+        """Tombstones of terminating pools that hold no lease, as of an allocator that has folded FACTS up to there."""
+        ...
+
+    def next_version(self) -> int: ...
+
+    @property
+    def in_force(self) -> Mapping[ObjectKey, Stored]: ...
+
+    @property
+    def problems(self) -> tuple[SourceProblem, ...]: ...
+
+    @property
+    def files(self) -> int: ...
+
+
+class FolderSource:
+    def __init__(
+        self, root: Path, leases: Leases, rules: Callable[[Mapping[ObjectKey, Stored]], Rules]
+    ) -> None:
+        """`rules` makes the admission rules over what is in force."""
+        self._folder = Folder(root)
+        self._leases = leases
+        self._make_rules = rules
+        self._files: dict[str, ManifestFile] = {}
+        self._wanted: dict[ObjectKey, Document] = {}
+        self._unreadable: dict[str, str] = {}
+        self._admitted: dict[ObjectKey, Json] = {}
+        self._problems: tuple[SourceProblem, ...] = ()
+        self._open = True
+        self._judged_at_s = 0.0
+
+    def resume(self, facts: Iterable[Fact]) -> None:
+        # milliseconds: a stream that was lost must not bring back versions that consumers have seen
+        self._objects = Objects(facts, first_version=time.time_ns() // 1_000_000)
+        self._rules = self._make_rules(self._objects.in_force)
+
+    @property
+    def in_force(self) -> Mapping[ObjectKey, Stored]:
+        return self._objects.in_force
+
+    @property
+    def problems(self) -> tuple[SourceProblem, ...]:
+        return self._problems
+
+    @property
+    def files(self) -> int:
+        return self._folder.files
+
+    def next_version(self) -> int:
+        return self._objects.next_version()
+
+    def missing_from(self, facts: Iterable[Fact]) -> list[Fact]:
+        return self._objects.missing_from(facts)
+
+    async def refresh(self, *, again: bool = False) -> list[Fact]:
+        changed = await asyncio.to_thread(self._look)
+        overdue = self._open and time.monotonic() - self._judged_at_s >= REJUDGE_S
+        if not changed and not overdue and not (again and self._open):
+            return []
+        return await self._judge()
+
+    async def collect(self, facts_sequence: int) -> list[Fact]:
+        facts: list[Fact] = []
+        for key, stored in list(self.in_force.items()):
+            if self._leaves(stored):
+                leases = await self._leases.of_pool(key.name, facts_sequence)
+                if leases is None:
+                    break
+                if not leases:
+                    facts += self._objects.remove(key)
+                    self._rules.remove(key)
+                    self._open = True
+        return facts
+
+    @property
+    def collecting(self) -> bool:
+        return any(map(self._leaves, self.in_force.values()))
+
+    def _leaves(self, stored: Stored) -> bool:
+        return leaving(stored, self._wanted.get(stored.key))
+
+    def _look(self) -> bool:
+        """Reads and parses; True if anything about the folder is new."""
+        seen = self._folder.look()
+        for path, content in seen.changed.items():
+            self._files[path] = parse(content, path)
+        for path in seen.gone:
+            self._files.pop(path, None)
+        news = bool(seen.changed or seen.gone or seen.unreadable != self._unreadable)
+        self._unreadable = seen.unreadable
+        return news
+
+    async def _judge(self) -> list[Fact]:
+        wish = merge(self._files, self._unreadable, self.in_force)
+        self._wanted = wish.wanted
+        held: dict[str, tuple[LeaseView, ...] | None] = {}
+        for pool in sorted(questions(self._objects, wish, self._admitted, self._rules)):
+            held[pool] = await self._leases.of_pool(pool)
+            if held[pool] is None:
+                break  # the others would wait as long for the same silence
+        judgement = judge(self._objects, wish, self._admitted, self._rules, held, time.time())
+        self._problems = (*wish.problems, *judgement.problems)
+        self._open = judgement.open
+        self._judged_at_s = time.monotonic()
+        return list(judgement.facts)
