@@ -1,0 +1,102 @@
+# Everything a newcomer needs: `make demo` and `make test`, as root. Both set up what they need first, and say what that is.
+#
+# Made for Debian 12: its own /usr/bin/python3 is enough, and the shim is frozen with it. `make help` lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON := /usr/bin/python3
+VENV := .venv
+BIN := $(VENV)/bin
+CONSTRAINTS := deploy/constraints.txt
+# Stamps tell what is done already; `make clean` forgets them.
+BUILD := build
+VENV_DONE := $(BUILD)/venv.done
+PACKAGES_DONE := $(BUILD)/packages.done
+TEST_PACKAGES_DONE := $(BUILD)/test-packages.done
+SHIM_DONE := $(BUILD)/shim.done
+
+# venv and its pip; compiler, static libpython and what it links with for the shim; `ip` for people.
+PACKAGES = python3-venv libpython$(PYTHON_VERSION)-dev gcc libc6-dev libexpat1-dev zlib1g-dev iproute2
+# The runtimes and the rival plugins that the tests and the benchmark run for real.
+TEST_PACKAGES := containernetworking-plugins podman runc busybox-static iputils-ping
+PYTHON_VERSION = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+
+# Installs those of the named Debian packages that are missing, and says which.
+define install_packages
+	@missing=(); for package in $(1); do \
+	  [[ "$$(dpkg-query -W -f='$${db:Status-Status}' $$package 2>/dev/null || true)" == installed ]] || missing+=($$package); \
+	done; \
+	if (( $${#missing[@]} )); then \
+	  echo "Installing Debian packages: $${missing[*]}"; \
+	  [[ $$(id -u) == 0 ]] || { echo "This needs root: run make as root, or install them yourself." >&2; exit 1; }; \
+	  install="apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=120 $${missing[*]}"; \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  $$install >$(BUILD)/apt.log 2>&1 || { apt-get update -qq && $$install >$(BUILD)/apt.log 2>&1; } \
+	    || { tail -n 20 $(BUILD)/apt.log >&2; exit 1; }; \
+	fi
+endef
+
+define need_root
+	@[[ $$(id -u) == 0 ]] || { echo "\`make $@\` makes network namespaces and links: run it as root." >&2; exit 1; }
+endef
+
+.PHONY: help setup setup-test demo test bench lint clean
+
+help: ## this list
+	@echo "make TARGET, as root:"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup: $(VENV_DONE) $(SHIM_DONE) ## makes .venv with the orbweaver command and builds the shim; says what it installs
+	@:
+
+demo: setup ## the main job: two nodes, twenty pods, every one pings every other; then nothing is left
+	$(need_root)
+	@$(BIN)/orbweaver demo
+
+test: setup setup-test ## all tests, with real runtimes, kernel and NATS server
+	$(need_root)
+	@$(BIN)/python -m pytest --durations=15
+
+bench: setup setup-test ## the benchmark beside its rivals; the last line is one JSON object
+	$(need_root)
+	@$(BIN)/python -m tests.bench
+
+lint: setup ## format, lint, types, walls between the parts
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/basedpyright
+	@$(BIN)/lint-imports
+
+clean: ## removes .venv and all that was built; no Debian package
+	rm -rf $(VENV) $(BUILD) *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+setup-test: $(TEST_PACKAGES_DONE)
+
+$(BUILD):
+	@mkdir -p $@
+
+$(PACKAGES_DONE): Makefile | $(BUILD)
+	@[[ -x $(PYTHON) ]] || { echo "$(PYTHON) is missing: apt-get install python3" >&2; exit 1; }
+	$(call install_packages,$(PACKAGES))
+	@touch $@
+
+$(TEST_PACKAGES_DONE): Makefile | $(BUILD)
+	$(call install_packages,$(TEST_PACKAGES))
+	@touch $@
+
+$(VENV_DONE): pyproject.toml $(CONSTRAINTS) $(PACKAGES_DONE)
+	@[[ -x $(BIN)/pip ]] || { echo "Making $(VENV) with $(PYTHON)"; $(PYTHON) -m venv $(VENV); }
+	@echo "Installing orbweaver and the Python packages of $(CONSTRAINTS) into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) -e '.[otlp,test,lint]'
+	@touch $@
+
+$(SHIM_DONE): $(wildcard cni/*.py) cni/main.c $(VENV_DONE)
+	@echo "Building the shim"
+	@$(BIN)/python -m cni.freeze --out $(BUILD)/orbweaver >/dev/null \
+	  || $(BIN)/python -m cni.freeze --launcher --out $(BUILD)/orbweaver-python >/dev/null
+	@touch $@
