@@ -7,11 +7,9 @@ installed CNI executable and the wire, as it does for a user.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import math
 import os
 import secrets
-import shutil
 import signal
 import sys
 import time
@@ -27,27 +25,17 @@ from rich.table import Table
 
 from services.standalone import demo_exec, demo_manifests, demo_netns, demo_reach, demo_system
 from services.standalone.demo_netns import LabError
+from services.standalone.demo_place import Machine, Place
 
-STATE = Path("/var/lib/orbweaver-demo")
-PREFIX = "orbdemo-"
+PLACE = Place(Path("/var/lib/orbweaver-demo"), "orbdemo-")
+SWITCH = "switch"
 NODES = ("node-1", "node-2")
 PODS_PER_NODE = 10
-NETWORK = "underlay"
-_SWITCH = f"{PREFIX}switch"
 _RELEASE_TIMEOUT_S = 10.0
-_WATCHED = (
-    Path("/run"),
-    Path("/tmp"),
-    Path("/var/tmp"),
-    Path("/var/lib"),
-    Path("/dev/shm"),
-    Path("/etc"),
-    Path("/opt"),
-)
 _CONFIGURATION = msgspec.json.encode(
     {
         "cniVersion": "1.0.0",
-        "name": NETWORK,
+        "name": "underlay",
         "type": "orbweaver",
         "cniType": "macvlan",
         "master": ["eth1"],
@@ -85,7 +73,7 @@ class Pod:
 
     def new_sandbox(self) -> None:
         self.container_id = secrets.token_hex(32)
-        (self.netns,) = demo_netns.add_pods([f"{PREFIX}{self.name}-{self.container_id[:8]}"])
+        (self.netns,) = demo_netns.add_pods([f"{PLACE.prefix}{self.name}-{self.container_id[:8]}"])
 
 
 @dataclass
@@ -141,7 +129,7 @@ class _Run:
                 arguments=demo_exec.pod_arguments(demo_manifests.NAMESPACE, pod.name, pod.uid, container_id),
             ),
             _CONFIGURATION,
-            netns=demo_netns.path(f"{PREFIX}{pod.node}"),
+            netns=PLACE.netns(pod.node),
         )
 
     def attach(self, pod: Pod) -> None:
@@ -182,23 +170,22 @@ def run() -> int:
     show = _Show(console)
     count = len(NODES) * PODS_PER_NODE
     summary = Summary(pods=count, of_pairs=count * (count - 1) * 2)
-    with _only_one(console):
-        ended, removed = demo_system.end_marked(), _remove_traces()
-        if ended or removed:
+    with PLACE.held(lambda: console.print("· another demo is running; waiting for its end")) as left:
+        if left:
             console.print(
-                f"· an earlier run was killed: ended {ended} processes, removed {removed} namespaces"
+                f"· an earlier run was killed: ended or removed {left} processes and namespaces of it"
             )
-        before = _host()
-        nodes = {node: demo_netns.path(f"{PREFIX}{node}") for node in NODES}
-        system = demo_system.System(STATE / "system", STATE / "manifests", nodes, mark=str(os.getpid()))
-        this = _Run(show, summary, system, demo_manifests.Folder(STATE / "manifests"))
+        before = Machine.look()
+        system = demo_system.System(PLACE.root, {node: PLACE.netns(node) for node in NODES})
+        this = _Run(show, summary, system, demo_manifests.Folder(system.manifests))
         try:
             _main_job(this)
         except (LabError, OSError, ValueError, KeyError, KeyboardInterrupt) as error:
             what = (
                 "interrupted" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
             )
-            console.print(f"[red]✗ {show.step_failed or 'failed'}[/]: {what}", markup=True)
+            console.print(f"[red]✗ {show.step_failed or 'failed'}[/]:", end=" ")
+            console.print(what, markup=False)
             console.print(system.log_tail(), markup=False)
         finally:
             _end(this, before)
@@ -215,8 +202,8 @@ def _main_job(this: _Run) -> None:
     step, system, folder = this.show.step, this.system, this.folder
     with step(f"a switch and {len(NODES)} nodes, each a network namespace"):
         demo_netns.build_switch(
-            _SWITCH,
-            [f"{PREFIX}{node}" for node in NODES],
+            PLACE.netns(SWITCH).name,
+            [PLACE.netns(node).name for node in NODES],
             [f"{demo_manifests.IPV4_GATEWAY}/16", f"{demo_manifests.IPV6_GATEWAY}/64"],
         )
     this.pods += [
@@ -232,9 +219,9 @@ def _main_job(this: _Run) -> None:
         system.wait_ready(lambda line: this.show.console.print(f"    {line}", markup=False, style="dim"))
     with step("orbweaver cni install, on each node") as remarks:
         for node in NODES:
-            this.shims[node] = system.install(node, STATE / "cni" / node)
+            this.shims[node] = system.install(node, PLACE.root / "cni" / node)
         remarks.append(str(this.shims[NODES[0]]))
-    with demo_reach.Announcements(demo_netns.path(_SWITCH), "underlay") as announcements:
+    with demo_reach.Announcements(PLACE.netns(SWITCH), "underlay") as announcements:
         with step("every pod attached by an exec of the CNI executable") as remarks:
             for pod in this.pods:
                 pod.new_sandbox()
@@ -385,7 +372,7 @@ def _all_detached(this: _Run) -> None:
         this.leaks += [f"lease {lease['address']} of {lease['podName']}" for lease in leases]
         this.leaks += [f"attachment {item.get('containerID')}" for item in this.system.get("attachments")]
         for node in NODES:
-            extra = demo_netns.links(demo_netns.path(f"{PREFIX}{node}")) - {"lo", "eth1"}
+            extra = demo_netns.links(PLACE.netns(node)) - {"lo", "eth1"}
             this.leaks += [f"link {link} on {node}" for link in sorted(extra)]
         for pod in this.pods:
             this.leaks += [
@@ -394,78 +381,23 @@ def _all_detached(this: _Run) -> None:
         remarks.append(f"{len(this.leaks)} left")
 
 
-@dataclass(frozen=True)
-class _Host:
-    """What of the machine itself could be left behind."""
-
-    links: frozenset[str]
-    files: frozenset[Path]
-
-
-def _host() -> _Host:
-    """Files: entries of the usual places whose name could be ours; other programs work there too."""
-    files = {
-        entry
-        for directory in _WATCHED
-        if directory.is_dir()
-        for entry in directory.iterdir()
-        if any(word in entry.name for word in ("orb", "nats", "spider", "cni"))
-    }
-    return _Host(links=frozenset(demo_netns.links()), files=frozenset(files))
-
-
-def _end(this: _Run, before: _Host) -> None:
+def _end(this: _Run, before: Machine) -> None:
     """Stops the system, removes the lab, and counts what did not go by itself."""
     with this.show.step("orbweaver stopped, namespaces removed") as remarks:
         this.system.stop()
-        this.leaks += [f"process {mark.pid}" for mark in demo_system.marked() if mark.pid != os.getpid()]
-        demo_system.end_marked()
+        this.leaks += [f"process {mark.pid}" for mark in demo_system.marked(PLACE.root)]
         this.leaks += [f"file {path}" for path in sorted(this.system.temporary.rglob("*"))]
-        expected = {_SWITCH, *(f"{PREFIX}{node}" for node in NODES), *(pod.netns.name for pod in this.pods)}
-        this.leaks += [f"namespace {p.name}" for p in demo_netns.named(PREFIX) if p.name not in expected]
-        _remove_traces()
-        after = _host()
-        this.leaks += [f"link {link} on this machine" for link in sorted(after.links - before.links)]
-        this.leaks += [f"file {path}" for path in sorted(after.files - before.files)]
+        expected = {PLACE.netns(name).name for name in (SWITCH, *NODES)} | {
+            pod.netns.name for pod in this.pods
+        }
+        this.leaks += [
+            f"namespace {p.name}" for p in demo_netns.named(PLACE.prefix) if p.name not in expected
+        ]
+        PLACE.clear()
+        this.leaks += before.new_in(Machine.look())
         remarks.append(f"{len(this.leaks)} leaks")
     for leak in this.leaks:
         this.show.console.print(f"[red]✗ left behind[/]: {leak}")
-
-
-def _remove_traces() -> int:
-    """Removes the namespaces and files of any run; returns how many namespaces there were."""
-    found = demo_netns.named(PREFIX)
-    for netns in found:
-        demo_netns.remove(netns)
-    for entry in STATE.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
-    return len(found)
-
-
-@contextlib.contextmanager
-def _only_one(console: Console) -> Generator[None]:
-    """Holds the state directory, waiting for another demo to end; removes the directory at the end."""
-    while True:
-        STATE.mkdir(mode=0o700, parents=True, exist_ok=True)
-        directory = os.open(STATE, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            console.print("· another demo is running; waiting for its end")
-            fcntl.flock(directory, fcntl.LOCK_EX)
-        # The one before us removed the directory before it let go of the lock: then this is no longer the one at the path.
-        with contextlib.suppress(FileNotFoundError):
-            if STATE.stat().st_ino == os.fstat(directory).st_ino:
-                break
-        os.close(directory)
-    try:
-        yield
-    finally:
-        shutil.rmtree(STATE, ignore_errors=True)
-        os.close(directory)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

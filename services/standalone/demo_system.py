@@ -2,8 +2,8 @@
 
 Owns the life of one `orbweaver up` in the foreground and the commands given to it. Must not know what is inside.
 
-Every process that comes of it carries MARK in its environment: that is how a later run finds what a killed one left, and how
-nothing that merely looks like ours is ever ended.
+Every process that comes of it carries MARK=<root> in its environment: that is how a later run in the same place finds what a
+killed one left, and how nothing that merely looks like ours is ever ended.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from services.standalone.demo_netns import LabError
 from services.standalone.process import await_gone, die_with_parent, mark_of, send
 from services.standalone.system import ProcessMark
 
-MARK = "ORBWEAVER_DEMO"
+MARK = "ORBWEAVER_RUN_OF"
 _STOP_TIMEOUT_S = 20.0
 
 
@@ -36,22 +36,22 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class System:
-    """One system below `state`. `nodes` maps node names to the namespaces that are these nodes; `mark` names the run."""
+    """One system whose files are below `root`. `nodes` maps node names to the namespaces that are these nodes."""
 
-    def __init__(self, state: Path, manifests: Path, nodes: Mapping[str, Path], mark: str) -> None:
-        self.state = state
-        self.manifests = manifests
+    def __init__(self, root: Path, nodes: Mapping[str, Path]) -> None:
+        self.state = root / "system"
+        self.manifests = root / "manifests"
         self.nodes = nodes
-        self.up_log = state.parent / "up.log"
+        self.up_log = root / "up.log"
+        self.temporary = root / "tmp"
+        self.temporary.mkdir(parents=True, exist_ok=True)
+        self.manifests.mkdir(exist_ok=True)
         self._child: subprocess.Popen[bytes] | None = None
-        temporary = state.parent / "tmp"
-        temporary.mkdir(parents=True, exist_ok=True)
-        self.temporary = temporary
         self.environment = {
             **os.environ,
-            MARK: mark,
-            "ORBWEAVER_STATE": str(state),
-            "TMPDIR": str(temporary),
+            MARK: str(root),
+            "ORBWEAVER_STATE": str(self.state),
+            "TMPDIR": str(self.temporary),
             "NO_COLOR": "1",
         }
 
@@ -150,9 +150,9 @@ class System:
         return "\n".join(out)
 
 
-def marked() -> list[ProcessMark]:
-    """All processes that carry MARK."""
-    needle = f"{MARK}=".encode()
+def marked(root: Path) -> list[ProcessMark]:
+    """All processes that come of a system below `root`."""
+    needle = f"{MARK}={root}".encode()
     out: list[ProcessMark] = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -163,16 +163,16 @@ def marked() -> list[ProcessMark]:
             variables = (entry / "environ").read_bytes().split(b"\0")
         except OSError:
             continue  # it ended meanwhile
-        if mark is not None and any(variable.startswith(needle) for variable in variables):
+        if mark is not None and needle in variables:
             out.append(mark)
     return out
 
 
-def end_marked(timeout_s: float = 10.0) -> int:
-    """Kills what carries MARK until nothing does; returns how many processes that were."""
+def end_marked(root: Path, timeout_s: float = 10.0) -> int:
+    """Kills what comes of a system below `root` until nothing does; returns how many processes that were."""
     ended: set[ProcessMark] = set()
     deadline = time.monotonic() + timeout_s
-    while (found := marked()) and time.monotonic() < deadline:
+    while (found := marked(root)) and time.monotonic() < deadline:
         for mark in found:
             if send(mark, signal.SIGKILL):
                 ended.add(mark)
