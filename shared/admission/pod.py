@@ -1,0 +1,146 @@
+"""Admission of Pods and Namespaces: are their annotations such that an attach can succeed?
+
+Owns the rules about annotations; mistakes that are only seen at attach elsewhere are refused here. What a later object may
+cure (a pool that does not exist yet) is a warning. Must not decide which pool is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from shared.admission.view import View
+from shared.manifests import annotations as notes
+from shared.manifests import wildcard
+from shared.manifests.annotations import NicPools, PoolRequest, path_of
+from shared.manifests.networks import DEFAULT_NETWORK, NETWORKS, default_network, interface_of, networks
+from shared.manifests.problem import FieldError, Invalid, invalid
+from shared.manifests.workload import Namespace, Pod
+
+_PARSERS: dict[str, Callable[[str], object]] = {
+    notes.IPPOOL: notes.ippool,
+    notes.IPPOOLS: notes.ippools,
+    notes.ROUTES: notes.routes,
+    notes.DEFAULT_ROUTE_NIC: notes.default_route_nic,
+    notes.IP_NUMBER: notes.ip_number,
+    notes.RECLAIM: notes.reclaim,
+}
+_SUBNET_PARSERS: dict[str, Callable[[str], object]] = {
+    notes.SUBNET: notes.subnet,
+    notes.SUBNETS: notes.subnets,
+}
+AUTO_POOL_OFF = "it's invalid to use '{prefix}/subnets' or '{prefix}/subnet' annotation when Auto-Pool feature is disabled"
+
+
+def pod_findings(pod: Pod, old: Pod | None, view: View) -> tuple[list[FieldError], list[FieldError]]:
+    """Errors and warnings. On an update only annotations that change are looked at: others touch pods too."""
+    before = old.metadata.annotations if old is not None else {}
+    changed = {key: text for key, text in pod.metadata.annotations.items() if before.get(key) != text}
+    errors: list[FieldError] = []
+    warnings: list[FieldError] = []
+    for key, parser in _PARSERS.items():
+        if key in changed:
+            value = parser(changed[key])
+            if isinstance(value, Invalid):
+                errors += value.errors
+            elif isinstance(value, PoolRequest):
+                _look_up(value, path_of(key), view, errors, warnings)
+            elif key == notes.IPPOOLS:
+                for item in value if isinstance(value, tuple) else ():  # pyright: ignore[reportUnknownVariableType]
+                    if isinstance(item, NicPools):
+                        request = PoolRequest(ipv4=item.ipv4, ipv6=item.ipv6)
+                        _look_up(request, path_of(key), view, errors, warnings)
+    errors += _subnet_errors(pod, changed, view)
+    errors += _network_errors(pod, changed, warnings)
+    return errors, warnings
+
+
+def namespace_findings(
+    namespace: Namespace, old: Namespace | None, view: View
+) -> tuple[list[FieldError], list[FieldError]]:
+    before = old.metadata.annotations if old is not None else {}
+    changed = {key: text for key, text in namespace.metadata.annotations.items() if before.get(key) != text}
+    errors: list[FieldError] = []
+    warnings: list[FieldError] = []
+    for key, family in ((notes.DEFAULT_IPV4_IPPOOL, 4), (notes.DEFAULT_IPV6_IPPOOL, 6)):
+        if key not in changed or not changed[key]:
+            continue
+        names = notes.default_pools(changed[key], key)
+        if isinstance(names, Invalid):
+            errors += names.errors
+            continue
+        request = PoolRequest(ipv4=names) if family == 4 else PoolRequest(ipv6=names)
+        _look_up(request, path_of(key), view, errors, warnings)
+    return errors, warnings
+
+
+def _look_up(
+    request: PoolRequest, path: str, view: View, errors: list[FieldError], warnings: list[FieldError]
+) -> None:
+    """A pool of the wrong family is an error, since a pool's family never changes; a missing one may still come."""
+    for family, names in ((4, request.ipv4), (6, request.ipv6)):
+        if names and not view.settings.family_enabled(family):
+            warnings.append(invalid(path, f"IPv{family} is disabled, so its IPPools are left out", "Unknown"))
+        for name in names:
+            if wildcard.is_pattern(name):
+                hits = [
+                    one
+                    for one in view.pools()
+                    if one.spec.ip_version == family and wildcard.matches(name, one.metadata.name)
+                ]
+                if not hits:
+                    warnings.append(
+                        invalid(path, f"the pattern {name!r} matches no IPv{family} IPPool now", "Unknown")
+                    )
+                continue
+            pool = view.pool(name)
+            if pool is None:
+                warnings.append(invalid(path, f"the IPPool {name} does not exist now", "Unknown"))
+            elif pool.spec.ip_version not in (0, family):
+                sentence = (
+                    f"the IPPool {name} is IPv{pool.spec.ip_version}, but stands among those of IPv{family}"
+                )
+                errors.append(invalid(path, sentence))
+
+
+def _subnet_errors(pod: Pod, changed: Mapping[str, str], view: View) -> list[FieldError]:
+    """`subnet` and `subnets` need the feature, auto pools and an owner; without the feature they are ignored."""
+    out: list[FieldError] = []
+    if not view.settings.enable_spider_subnet:
+        return out
+    for key, parser in _SUBNET_PARSERS.items():
+        if key not in changed:
+            continue
+        value = parser(changed[key])
+        if isinstance(value, Invalid):
+            out += value.errors
+        if not view.settings.enable_auto_pool_for_application:
+            out.append(invalid(path_of(key), AUTO_POOL_OFF.format(prefix=notes.PREFIX), "Forbidden"))
+        elif pod.metadata.controller is None:
+            out.append(
+                invalid(path_of(key), "SpiderSubnet feature doesn't support no-controller pod", "Forbidden")
+            )
+    return [error if error.code != "Forbidden" else invalid(error.field, error.message) for error in out]
+
+
+def _network_errors(pod: Pod, changed: Mapping[str, str], warnings: list[FieldError]) -> list[FieldError]:
+    """Both annotations of Multus; every interface should have its item where `ippools` names interfaces."""
+    out: list[FieldError] = []
+    namespace = pod.metadata.namespace
+    if DEFAULT_NETWORK in changed:
+        ref = default_network(changed[DEFAULT_NETWORK], namespace)
+        out += ref.errors if isinstance(ref, Invalid) else ()
+    if NETWORKS not in changed:
+        return out
+    refs = networks(changed[NETWORKS], namespace)
+    if isinstance(refs, Invalid):
+        return [*out, *refs.errors]
+    wanted = notes.ippools(pod.metadata.annotations.get(notes.IPPOOLS, "[]"))
+    if isinstance(wanted, Invalid) or not wanted[0].interface:
+        return out
+    named = {item.interface for item in wanted}
+    for i in range(len(refs)):
+        name = interface_of(refs, i)
+        if name not in named:
+            sentence = f"interface {name} must be specified if its network takes addresses from here"
+            warnings.append(invalid(path_of(notes.IPPOOLS), sentence, "Unknown"))
+    return out

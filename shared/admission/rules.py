@@ -1,0 +1,126 @@
+"""Admission of any object: defaulting, and judging one operation. The one entrance of webhook, folder and command line.
+
+Owns the dispatch by kind, and the rules that hold for metadata of every kind. Must not know where objects come from, nor how
+an answer is transported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from shared.admission import coordinator, multus, pod, pool, reserved, subnet
+from shared.admission.verdict import Operation, Verdict, verdict
+from shared.admission.view import View
+from shared.manifests import settings as conf
+from shared.manifests import shape
+from shared.manifests.ipam import SpiderIPPool, SpiderReservedIP, SpiderSubnet
+from shared.manifests.kinds import kind_of
+from shared.manifests.meta import Json, Object, ObjectMeta
+from shared.manifests.network import SpiderCoordinator, SpiderMultusConfig
+from shared.manifests.problem import FieldError, Invalid, entry, invalid
+from shared.manifests.selector import key_error, label_errors
+from shared.manifests.workload import ConfigMap, Namespace, Pod
+
+ANNOTATIONS_MAX_BYTES = 256 * 1024
+"""Keys and values of all annotations of an object (apimachinery, TotalAnnotationSizeLimitB)."""
+
+_MUTATIONS: dict[str, Callable[[Json, View], Json]] = {
+    "SpiderIPPool": pool.mutate,
+    "SpiderSubnet": subnet.mutate,
+    "SpiderReservedIP": reserved.mutate,
+    "SpiderMultusConfig": multus.mutate,
+    "SpiderCoordinator": coordinator.mutate,
+}
+
+
+def mutate(raw: Json, view: View) -> Json:
+    """The object as it is stored: defaults of schema and webhook. Never rejects, never raises; idempotent; `raw` is unchanged."""
+    row = kind_of(str(raw.get("apiVersion", "")), str(raw.get("kind", "")))
+    mutation = _MUTATIONS.get(row.kind) if row is not None else None
+    return mutation(raw, view) if mutation is not None else raw
+
+
+def validate(operation: Operation, raw: Json | None, old: Json | None, view: View) -> Verdict:
+    """Everything wrong with an operation, at once. `raw` is the mutated object (None on DELETE), `old` the stored one.
+
+    On CREATE the view may hold the object itself only if it exists already: that is answered with AlreadyExists.
+    """
+    subject = raw if raw is not None else old
+    if subject is None:
+        return verdict([invalid("", "there is no object", "Required")])
+    row = kind_of(str(subject.get("apiVersion", "")), str(subject.get("kind", "")))
+    if row is None:
+        return Verdict()
+    before = shape.decode(row.type, old) if old is not None else None
+    stored = None if isinstance(before, Invalid) else before
+    if operation == "DELETE":
+        return verdict(_delete_errors(stored, view))
+    decoded = shape.decode(row.type, raw)
+    if isinstance(decoded, Invalid):
+        return verdict(decoded.errors)
+    errors, warnings = _findings(decoded, stored if operation == "UPDATE" else None, view)
+    return verdict([*_meta_errors(decoded.metadata), *errors], warnings)
+
+
+def _delete_errors(old: Object | None, view: View) -> list[FieldError]:
+    match old:
+        case SpiderIPPool():
+            return pool.delete_errors(old, view)
+        case SpiderSubnet():
+            return subnet.delete_errors(old, view)
+        case _:
+            return []
+
+
+def _findings(now: Object, old: Object | None, view: View) -> tuple[list[FieldError], list[FieldError]]:
+    errors: list[FieldError] = []
+    match now:
+        case SpiderIPPool():
+            errors = (
+                pool.update_errors(now, old, view)
+                if isinstance(old, SpiderIPPool)
+                else pool.create_errors(now, view)
+            )
+        case SpiderSubnet():
+            errors = (
+                subnet.update_errors(now, old, view)
+                if isinstance(old, SpiderSubnet)
+                else subnet.create_errors(now, view)
+            )
+        case SpiderReservedIP():
+            errors = (
+                reserved.update_errors(now, old, view)
+                if isinstance(old, SpiderReservedIP)
+                else reserved.create_errors(now, view)
+            )
+        case SpiderMultusConfig():
+            errors = (
+                multus.update_errors(now, old, view)
+                if isinstance(old, SpiderMultusConfig)
+                else multus.create_errors(now, view)
+            )
+        case SpiderCoordinator():
+            errors = coordinator.errors(now, view)
+        case Pod():
+            return pod.pod_findings(now, old if isinstance(old, Pod) else None, view)
+        case Namespace():
+            return pod.namespace_findings(now, old if isinstance(old, Namespace) else None, view)
+        case ConfigMap() if now.metadata.name == conf.CONFIG_MAP:
+            found = conf.from_config_map(now)
+            errors = list(found.errors) if isinstance(found, Invalid) else []
+        case _:
+            pass
+    return errors, []
+
+
+def _meta_errors(meta: ObjectMeta) -> list[FieldError]:
+    out = label_errors(meta.labels, "metadata.labels")
+    for key in meta.annotations:
+        # The API server compares annotation keys in lower case only (validation.ValidateAnnotations).
+        sentence = key_error(key.lower())
+        if sentence:
+            out.append(invalid(entry("metadata.annotations", key), sentence))
+    size = sum(len(key.encode()) + len(text.encode()) for key, text in meta.annotations.items())
+    if size > ANNOTATIONS_MAX_BYTES:
+        out.append(invalid("metadata.annotations", f"are {size} bytes, more than {ANNOTATIONS_MAX_BYTES}"))
+    return out

@@ -1,0 +1,157 @@
+"""What admission sees of the other objects, and a store that shows it.
+
+Owns the `View` that every rule reads, and `Objects`, the store in memory behind the webhook, the validate command and the
+folder of manifests. Must not fetch anything: whoever holds the store feeds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol, cast
+
+from shared.manifests import shape
+from shared.manifests.document import ObjectKey
+from shared.manifests.ipam import SpiderIPPool, SpiderSubnet
+from shared.manifests.kinds import BY_KIND, GROUP, group_of
+from shared.manifests.meta import Json, Object
+from shared.manifests.network import NetworkAttachmentDefinition, SpiderMultusConfig
+from shared.manifests.problem import Invalid
+from shared.manifests.settings import CONFIG_MAP, Settings, from_config_map
+from shared.manifests.workload import ConfigMap
+
+
+class View(Protocol):
+    """The other objects. Every look-up is from memory."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    def pools(self) -> Iterable[SpiderIPPool]: ...
+
+    def pool(self, name: str) -> SpiderIPPool | None: ...
+
+    def subnets(self) -> Iterable[SpiderSubnet]: ...
+
+    def subnet(self, name: str) -> SpiderSubnet | None: ...
+
+    def multus_configs(self, namespace: str) -> Iterable[SpiderMultusConfig]: ...
+
+    def network_definition(self, namespace: str, name: str) -> NetworkAttachmentDefinition | None: ...
+
+    def allocated(self, pool: str) -> Mapping[str, str] | None:
+        """Addresses of the pool that are leased, each with its pod `ns/name`; None where the caller does not know."""
+        ...
+
+
+_READ = frozenset(
+    ("SpiderIPPool", "SpiderSubnet", "SpiderMultusConfig", "NetworkAttachmentDefinition", "ConfigMap")
+)
+
+
+class Objects:
+    """A store of objects by key. An object that does not fit its type is kept as JSON and shown to no rule."""
+
+    def __init__(
+        self, objects: Iterable[Json] = (), leases: Mapping[str, Mapping[str, str]] | None = None
+    ) -> None:
+        """`leases`: pool → address → `ns/name`; a pool that is missing there has none, None means that nobody asked."""
+        self._raw: dict[ObjectKey, Json] = {}
+        self._typed: dict[str, dict[ObjectKey, Object]] = {kind: {} for kind in _READ}
+        self._settings = Settings()
+        self._leases = leases
+        for raw in objects:
+            self.put(raw)
+
+    def copy(self, leases: Mapping[str, Mapping[str, str]] | None = None) -> Objects:
+        """A store that changes apart from this one, with other leases if given."""
+        out = Objects(leases=self._leases if leases is None else leases)
+        out._raw = dict(self._raw)
+        out._typed = {kind: dict(members) for kind, members in self._typed.items()}
+        out._settings = self._settings
+        return out
+
+    def put(self, raw: Json) -> ObjectKey:
+        """Stores an object in place of the one with its key."""
+        key = key_of(raw)
+        self.remove(key)
+        self._raw[key] = raw
+        row = BY_KIND.get(key.kind)
+        if key.kind in _READ and row is not None and row.group == group_of(str(raw.get("apiVersion", ""))):
+            value = shape.decode(row.type, raw)
+            if not isinstance(value, Invalid):
+                self._typed[key.kind][key] = value
+                if key.kind == "ConfigMap" and key.name == CONFIG_MAP:
+                    self._read_settings()
+        return key
+
+    def remove(self, key: ObjectKey) -> Json | None:
+        """Forgets an object; the object, or None if there was none."""
+        gone = self._raw.pop(key, None)
+        if self._typed.get(key.kind, {}).pop(key, None) is not None and key.kind == "ConfigMap":
+            self._read_settings()
+        return gone
+
+    def get(self, key: ObjectKey) -> Json | None:
+        return self._raw.get(key)
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    def _read_settings(self) -> None:
+        """The first readable `spiderpool-conf`; the default settings where there is none."""
+        self._settings = Settings()
+        for key in sorted(self._typed["ConfigMap"]):
+            config_map = self._typed["ConfigMap"][key]
+            if key.name == CONFIG_MAP and isinstance(config_map, ConfigMap):
+                settings = from_config_map(config_map)
+                if not isinstance(settings, Invalid):
+                    self._settings = settings
+                    return
+
+    @property
+    def settings(self) -> Settings:
+        return self._settings
+
+    def pools(self) -> Iterable[SpiderIPPool]:
+        return [one for one in self._typed["SpiderIPPool"].values() if isinstance(one, SpiderIPPool)]
+
+    def pool(self, name: str) -> SpiderIPPool | None:
+        found = self._typed["SpiderIPPool"].get(ObjectKey("SpiderIPPool", "", name))
+        return found if isinstance(found, SpiderIPPool) else None
+
+    def subnets(self) -> Iterable[SpiderSubnet]:
+        return [one for one in self._typed["SpiderSubnet"].values() if isinstance(one, SpiderSubnet)]
+
+    def subnet(self, name: str) -> SpiderSubnet | None:
+        found = self._typed["SpiderSubnet"].get(ObjectKey("SpiderSubnet", "", name))
+        return found if isinstance(found, SpiderSubnet) else None
+
+    def multus_configs(self, namespace: str) -> Iterable[SpiderMultusConfig]:
+        return [
+            one
+            for key, one in self._typed["SpiderMultusConfig"].items()
+            if key.namespace == namespace and isinstance(one, SpiderMultusConfig)
+        ]
+
+    def network_definition(self, namespace: str, name: str) -> NetworkAttachmentDefinition | None:
+        key = ObjectKey("NetworkAttachmentDefinition", namespace, name)
+        found = self._typed["NetworkAttachmentDefinition"].get(key)
+        return found if isinstance(found, NetworkAttachmentDefinition) else None
+
+    def allocated(self, pool: str) -> Mapping[str, str] | None:
+        return None if self._leases is None else self._leases.get(pool, {})
+
+
+def key_of(raw: Json) -> ObjectKey:
+    """The key of an object; a cluster-scoped kind has no namespace, whatever is written."""
+    meta = raw.get("metadata")
+    meta = cast("Json", meta) if isinstance(meta, dict) else {}
+    kind, namespace, name = (
+        str(raw.get("kind", "")),
+        str(meta.get("namespace") or ""),
+        str(meta.get("name") or ""),
+    )
+    row = BY_KIND.get(kind)
+    if row is not None and group_of(str(raw.get("apiVersion", ""))) in (row.group, GROUP):
+        namespace = (namespace or "default") if row.namespaced else ""
+    return ObjectKey(kind, namespace, name)

@@ -1,0 +1,268 @@
+"""YAML as Kubernetes reads it: text in, JSON values with the line of each member out, all mistakes as data.
+
+Owns the rules of sigs.k8s.io/yaml (YAML 1.1 as go-yaml v2 resolves it, then JSON): `yes`, `on` and `y` are true, `010` is 8,
+`+1` is a number, `01:10` stays a string (no base 60), timestamps stay strings, keys become strings, `<<` merges; a key given
+twice is a mistake, as under kubectl's strict decoding. Must not know what an object or a kind is.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any, ClassVar
+
+import msgspec
+import yaml
+
+from shared.manifests.problem import FieldError, entry, invalid, member
+
+NODES_MAX = 500_000
+"""Values of one document, aliases expanded: a small text can name billions of them."""
+
+_PLAIN = "plain"
+_STR = "tag:yaml.org,2002:str"
+_SCALAR_TAGS = frozenset(
+    f"tag:yaml.org,2002:{name}" for name in ("bool", "int", "float", "null", "timestamp")
+)
+
+
+_Base: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml's parser where PyYAML was built with it."""
+
+
+class _Loader(_Base):
+    """Marks every plain scalar, so that our own rules resolve it and quoted ones stay strings."""
+
+    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {None: [(_PLAIN, re.compile(""))]}
+
+
+class Tree(msgspec.Struct, frozen=True, kw_only=True):
+    """One document. `lines` maps the steps of a path to its line; `errors` are (mistake, line) in reading order.
+
+    A document with errors has the value as far as it could be read, or None.
+    """
+
+    value: Any
+    line: int
+    lines: dict[tuple[str, ...], int]
+    errors: tuple[tuple[FieldError, int], ...]
+
+    def line_of(self, steps: tuple[str, ...]) -> int:
+        """The line of a path, or of the nearest thing around it that was written."""
+        for size in range(len(steps), 0, -1):
+            line = self.lines.get(steps[:size])
+            if line is not None:
+                return line
+        return self.line
+
+
+def load(text: str) -> list[Tree]:
+    """Every document of `text` that is not empty. Never raises; a broken document does not hide the others."""
+    if text.startswith("\ufeff"):
+        text = text[1:]
+    return [tree for chunk, first_line in _chunks(text) for tree in _load_chunk(chunk, first_line)]
+
+
+def _chunks(text: str) -> list[tuple[str, int]]:
+    """The documents of a stream as kubectl cuts it: at lines that begin with `---`. Directives stay with what follows."""
+    out: list[tuple[str, int]] = []
+    held: list[str] = []
+    start = 1
+    for number, line in enumerate(text.split("\n"), start=1):
+        begins = line.startswith("---") and (len(line) == 3 or line[3] in " \t\r")
+        if begins and any(not _silent(before) for before in held):
+            out.append(("\n".join(held), start))
+            held, start = [], number
+        held.append(line)
+    out.append(("\n".join(held), start))
+    return out
+
+
+def _silent(line: str) -> bool:
+    return not line.strip() or line.startswith(("%", "#"))
+
+
+def _load_chunk(chunk: str, first_line: int) -> list[Tree]:
+    out: list[Tree] = []
+    offset = first_line - 1
+    try:
+        loader = _Loader(chunk)
+        try:
+            while loader.check_node():
+                node = loader.get_node()
+                if node is not None and not (
+                    isinstance(node, yaml.ScalarNode) and node.value == "" and node.tag == _PLAIN
+                ):
+                    out.append(_Reader(offset).read(node))
+        finally:
+            loader.dispose()
+    except yaml.YAMLError as error:
+        out.append(_broken(_sentence(error), _error_line(error, chunk) + offset))
+    except (UnicodeError, ValueError) as error:
+        out.append(_broken(f"the text is not YAML: {error}", first_line))
+    except (RecursionError, MemoryError):
+        out.append(_broken("the text is nested too deeply", first_line))
+    return out
+
+
+def _broken(sentence: str, line: int) -> Tree:
+    return Tree(value=None, line=line, lines={}, errors=((invalid("", sentence, "Unreadable"), line),))
+
+
+def _sentence(error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError):
+        parts = [part for part in (error.context, error.problem) if part]
+        sentence = ", ".join(parts)
+        if "\\t" in sentence or "\t" in sentence:
+            sentence += " (YAML is indented with spaces, never with tabs)"
+        return f"the text is not YAML: {sentence}"
+    return f"the text is not YAML: {str(error).splitlines()[0]}"
+
+
+def _error_line(error: yaml.YAMLError, chunk: str) -> int:
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        return mark.line + 1 if mark else 1
+    position = getattr(error, "position", 0)
+    return chunk[: position if isinstance(position, int) else 0].count("\n") + 1
+
+
+class _Reader:
+    """Turns the nodes of one document into values."""
+
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+        self.lines: dict[tuple[str, ...], int] = {}
+        self.errors: list[tuple[FieldError, int]] = []
+        self.open: set[int] = set()
+        self.left = NODES_MAX
+
+    def read(self, node: yaml.Node) -> Tree:
+        value = self.value(node, "", ())
+        if self.left < 0:
+            self.wrong("", f"the document has more than {NODES_MAX} values", node)
+        return Tree(value=value, line=self.line(node), lines=self.lines, errors=tuple(self.errors))
+
+    def line(self, node: yaml.Node) -> int:
+        return node.start_mark.line + 1 + self.offset
+
+    def wrong(self, path: str, message: str, node: yaml.Node, *, duplicate: bool = False) -> None:
+        code = "Duplicate" if duplicate else "Unreadable"
+        self.errors.append((invalid(path, message, code), self.line(node)))
+
+    def value(self, node: yaml.Node, path: str, steps: tuple[str, ...]) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            return None
+        if isinstance(node, yaml.ScalarNode):
+            return self.scalar(node, path)
+        if id(node) in self.open:
+            self.wrong(path, "an alias names what it is part of", node)
+            return None
+        self.open.add(id(node))
+        try:
+            if isinstance(node, yaml.SequenceNode):
+                return self.sequence(node, path, steps)
+            if isinstance(node, yaml.MappingNode):
+                return self.mapping(node, path, steps)
+        finally:
+            self.open.discard(id(node))
+        return None
+
+    def scalar(self, node: yaml.ScalarNode, path: str) -> Any:
+        tag, text = node.tag, node.value
+        if tag == _PLAIN or tag in _SCALAR_TAGS:
+            value = resolve(text)
+            if isinstance(value, float) and not math.isfinite(value):
+                self.wrong(path, f"{text} is not a number in JSON", node)
+                return None
+            return value
+        if tag != _STR and tag.startswith("tag:yaml.org,2002:"):
+            self.wrong(path, f"the tag !!{tag.rpartition(':')[2]} is not used in manifests", node)
+        return text
+
+    def sequence(self, node: yaml.SequenceNode, path: str, steps: tuple[str, ...]) -> list[Any]:
+        out: list[Any] = []
+        for i, item in enumerate(node.value):
+            below = (*steps, str(i))
+            self.lines[below] = self.line(item)
+            out.append(self.value(item, entry(path, i), below))
+        return out
+
+    def mapping(self, node: yaml.MappingNode, path: str, steps: tuple[str, ...]) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if isinstance(key_node, yaml.ScalarNode) and key_node.tag == _PLAIN and key_node.value == "<<":
+                merged.update(self.merge(value_node, path, steps))
+                continue
+            key = self.key(key_node, path)
+            if key is None:
+                continue
+            below = (*steps, key)
+            here = member(path, key) if _IDENTIFIER.fullmatch(key) else entry(path, key)
+            if key in out:
+                self.wrong(here, f"the key {key!r} is given twice", key_node, duplicate=True)
+                continue
+            self.lines[below] = self.line(key_node)
+            out[key] = self.value(value_node, here, below)
+        return {**merged, **out} if merged else out
+
+    def key(self, node: yaml.Node, path: str) -> str | None:
+        if not isinstance(node, yaml.ScalarNode):
+            self.wrong(path, "a key must be a string", node)
+            return None
+        value = self.scalar(node, path)
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        if value is None:
+            self.wrong(path, "a key must be a string, not null", node)
+            return None
+        return value if isinstance(value, str) else str(value)
+
+    def merge(self, node: yaml.Node, path: str, steps: tuple[str, ...]) -> dict[str, Any]:
+        sources = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        out: dict[str, Any] = {}
+        for source in reversed(sources):
+            value = self.value(source, path, steps) if isinstance(source, yaml.MappingNode) else None
+            if isinstance(value, dict):
+                out.update(value)  # pyright: ignore[reportUnknownArgumentType]
+            else:
+                self.wrong(path, "<< takes a map or a list of maps", source)
+        return out
+
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+_WORDS: dict[str, Any] = {
+    **dict.fromkeys(("y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"), True),
+    **dict.fromkeys(("n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"), False),
+    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
+    **dict.fromkeys((".nan", ".NaN", ".NAN"), math.nan),
+    **dict.fromkeys((".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"), math.inf),
+    **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), -math.inf),
+}
+_INTEGER = re.compile(r"([-+]?)(?:(0[xX])([0-9a-fA-F]+)|(0[bB])([01]+)|0[oO]?([0-7]+)|(0|[1-9][0-9]*))")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+
+
+def resolve(text: str) -> Any:
+    """The JSON value of a plain scalar (go-yaml v2, resolve.go). A whole float below 1e21 is an integer, as Go's JSON prints it."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if text[0] not in "+-.0123456789":
+        return text
+    bare = text.replace("_", "")
+    whole = _INTEGER.fullmatch(bare)
+    if whole:
+        sign, hexa, hex_digits, binary, bits, octal, decimal = whole.groups()
+        digits, base = (
+            (hex_digits, 16) if hexa else (bits, 2) if binary else (octal, 8) if octal else (decimal, 10)
+        )
+        if len(digits) <= 64:
+            value = -int(digits, base) if sign == "-" else int(digits, base)
+            if -(1 << 63) <= value < (1 << 64):
+                return value
+    if _FLOAT.fullmatch(bare):
+        number = float(bare)
+        return int(number) if number.is_integer() and abs(number) < 1e21 else number
+    return text
