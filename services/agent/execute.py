@@ -225,10 +225,12 @@ def _meaning(op: Op, code: int) -> tuple[str, str]:
             return "link_exists", f"; the pod already has a link {op.ifname!r}"
         case CreateMacvlan(), errno.ENODEV:
             return "parent_missing", f"; the node's link {op.parent!r} has vanished"
-        case CreateMacvlan(), errno.EBUSY | errno.EADDRINUSE:
+        case CreateMacvlan(), errno.EADDRINUSE:
+            return "kernel_refused", f"; another link on {op.parent!r} has the MAC {op.mac}"
+        case CreateMacvlan(), errno.EBUSY:
             return (
                 "kernel_refused",
-                f"; {op.parent!r} is in use by another kind of link (bridge port, ipvlan, bond), or {op.mac} is in use on it",
+                f"; {op.parent!r} is in use as a bridge port, a bond member or by ipvlans",
             )
         case CreateMacvlan(), errno.EINVAL:
             return "kernel_refused", f"; {op.parent!r} does not take a macvlan of this mode or MTU"

@@ -17,8 +17,8 @@ from services.agent import observe
 from services.agent.announce import PacketCloser
 from services.agent.execute import Execution, KernelError, StepTiming, now_ns
 from services.agent.netns import InsideSockets, Netns, NetnsError
-from services.agent.op import CreateMacvlan, DeleteLink, EnableIpv6, Op, SetMtu, SetUp, describe
-from services.agent.plan import Plan, Refused, plan
+from services.agent.op import AddAddress, AddRoute, CreateMacvlan, DeleteLink, EnableIpv6, Op, SetMtu, SetUp
+from services.agent.plan import Plan, Refused, announcements, plan
 from services.agent.route_socket import DumpInterruptedError
 from services.agent.state import DesiredInterface, Observed, OwnedLink, ParentLink
 
@@ -82,7 +82,7 @@ class Kernel:
             if isinstance(planned, Refused):
                 raise KernelError(planned.name, planned.sentence)
             try:
-                execution.run(planned.ops)
+                execution.run((*planned.ops, *announcements(desired)))
                 return tuple(_attached(pod, netns, interface) for interface in desired)
             except BaseException as failure:
                 left = execution.undo()
@@ -131,12 +131,7 @@ class Kernel:
             planned = plan(desired, observe.observe(node, pod, netns, self._node), spare_extra=True)
         if isinstance(planned, Refused):
             return [planned.sentence]
-        missing = {op.ifname for op in planned.ops if isinstance(op, CreateMacvlan)}
-        return [
-            _difference(op)
-            for op in planned.ops
-            if isinstance(op, CreateMacvlan) or (op.ifname not in missing and not isinstance(op, DeleteLink))
-        ]
+        return _differences(planned.ops)
 
     def parent(self, name: str) -> ParentLink | None:
         """The node's link of this name, or None."""
@@ -222,18 +217,33 @@ def _attached(pod: InsideSockets, netns: Netns, interface: DesiredInterface) -> 
     )
 
 
-def _difference(op: Op) -> str:
-    match op:
-        case CreateMacvlan():
-            return f"link {op.ifname} is missing, or not a {op.mode} macvlan on {op.parent}"
-        case SetUp():
-            return f"link {op.ifname} is down"
-        case SetMtu():
-            return f"link {op.ifname} has MTU {op.was_bytes}, not {op.mtu_bytes}"
-        case EnableIpv6():
-            return f"IPv6 is disabled on {op.ifname}"
-        case _:
-            return f"would {describe(op)}"
+def _differences(ops: tuple[Op, ...]) -> list[str]:
+    """A plan in the words of a CHECK. What would be put on a link that is not there is not told."""
+    rebuilt = {op.ifname for op in ops if isinstance(op, DeleteLink)}
+    missing = {op.ifname for op in ops if isinstance(op, CreateMacvlan)}
+    differences: list[str] = []
+    for op in ops:
+        match op:
+            case CreateMacvlan() if op.ifname in rebuilt:
+                differences.append(
+                    f"link {op.ifname} is not a macvlan in {op.mode} mode on {op.parent}, or has an unusable address"
+                )
+            case CreateMacvlan():
+                differences.append(f"link {op.ifname} is missing")
+            case SetMtu():
+                differences.append(f"link {op.ifname} has MTU {op.was_bytes}, not {op.mtu_bytes}")
+            case SetUp():
+                differences.append(f"link {op.ifname} is down")
+            case EnableIpv6() if op.ifname not in missing:
+                differences.append(f"IPv6 is disabled on {op.ifname}")
+            case AddAddress() if op.ifname not in missing:
+                differences.append(f"address {op.address} is missing from {op.ifname}")
+            case AddRoute() if op.ifname not in missing:
+                via = f" via {op.gateway}" if op.gateway else ""
+                differences.append(f"route {op.dst}{via} is missing from {op.ifname}")
+            case _:
+                pass
+    return differences
 
 
 def _no_step(_: StepTiming) -> None:

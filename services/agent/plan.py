@@ -18,7 +18,6 @@ from services.agent.op import (
     AddRoute,
     Announce,
     CreateMacvlan,
-    DeleteAddress,
     DeleteLink,
     EnableIpv6,
     Op,
@@ -60,19 +59,19 @@ def plan(
     owned: Iterable[OwnedLink] = (),
     spare_extra: bool = False,
 ) -> Plan | Refused:
-    """What makes `observed` into `desired`, creation first, announcements last.
+    """What makes `observed` into `desired`: deletions, links, settings, addresses, routes.
 
     A link counts as ours if it is a macvlan with our MAC: one that a killed earlier try left is finished, or rebuilt
     where its parent or mode differ. `owned` links that are not desired are deleted, found by MAC under whatever name.
-    Addresses that we did not ask for are removed from our links (a lease of before), or left with `spare_extra`
-    (a CHECK must not fail because the pod added one). Routes and links that are not ours are never touched.
+    A link of ours with addresses that we did not ask for (a lease of before) is rebuilt too, as taking a primary IPv4
+    address takes routes and other addresses with it; with `spare_extra` they stay (a CHECK must not fail because the
+    pod added one). Routes and links that are not ours are never touched.
     """
     deletions: list[Op] = []
     creations: list[Op] = []
     settings: list[Op] = []
     addresses: list[Op] = []
     routes: list[Op] = []
-    announcements: list[Op] = []
 
     links = {link.ifname: link for link in observed.links}
     wanted = {interface.mac.lower() for interface in desired}
@@ -101,7 +100,12 @@ def plan(
                 name="link_exists",
                 sentence=f"the pod already has a link {link.ifname!r} ({kind}, {link.mac or 'no MAC'}) that is not ours",
             )
-        if link is not None and (link.parent_ifindex != parent.lower_ifindex or link.mode != interface.mode):
+        present = _on(interface.ifname, observed.addresses)
+        if link is not None and (
+            link.parent_ifindex != parent.lower_ifindex
+            or link.mode != interface.mode
+            or _spoiled(interface, present, spare_extra=spare_extra)
+        ):
             deletions.append(DeleteLink(ifname=link.ifname, mac=link.mac))
             link = None
         if link is None:
@@ -122,17 +126,25 @@ def plan(
                 settings.append(SetUp(ifname=link.ifname))
 
         settings += _ipv6(interface, observed.ipv6_disabled, fresh=link is None)
-        present = () if link is None else _on(interface.ifname, observed.addresses)
-        removed, added = _addresses(interface, present, spare_extra=spare_extra)
-        addresses += removed + added
-        routes += _routes(interface, () if link is None else _on(interface.ifname, observed.routes))
-        announcements += [
-            Announce(ifname=interface.ifname, mac=interface.mac, address=op.address.partition("/")[0])
-            for op in added
+        there = () if link is None else tuple(entry.address for entry in present)
+        addresses += [
+            AddAddress(ifname=interface.ifname, address=text)
+            for entry in interface.addresses
+            if (text := _address_text(entry.address)) not in there
         ]
+        routes += _routes(interface, () if link is None else _on(interface.ifname, observed.routes))
     if any(isinstance(op, EnableIpv6) for op in settings) and "lo" in observed.ipv6_disabled:
         settings.append(EnableIpv6(ifname="lo"))
-    return Plan(ops=(*deletions, *creations, *settings, *addresses, *routes, *announcements))
+    return Plan(ops=(*deletions, *creations, *settings, *addresses, *routes))
+
+
+def announcements(desired: tuple[DesiredInterface, ...]) -> tuple[Announce, ...]:
+    """What an ADD sends when the plan is carried out, empty or not: an earlier try may have died before it."""
+    return tuple(
+        Announce(ifname=interface.ifname, mac=interface.mac, address=str(_split(entry.address)[0]))
+        for interface in desired
+        for entry in interface.addresses
+    )
 
 
 def _is_ours(link: ObservedLink, mac: str) -> bool:
@@ -178,23 +190,14 @@ def _ipv6(interface: DesiredInterface, disabled: frozenset[str], *, fresh: bool)
     return [EnableIpv6(ifname=interface.ifname)] if found in disabled else []
 
 
-def _addresses(
-    interface: DesiredInterface, present: tuple[ObservedAddress, ...], *, spare_extra: bool
-) -> tuple[list[Op], list[AddAddress]]:
-    wanted = [_address_text(entry.address) for entry in interface.addresses]
-    settled = {entry.address for entry in present if entry.settled}
-    # One that is there but tentative, failed or of limited life is set anew.
-    removed: list[Op] = [
-        DeleteAddress(ifname=interface.ifname, address=entry.address)
+def _spoiled(interface: DesiredInterface, present: tuple[ObservedAddress, ...], *, spare_extra: bool) -> bool:
+    """Whether the link has a wanted address that never became usable, or a lasting one that is not wanted."""
+    wanted = {_address_text(entry.address) for entry in interface.addresses}
+    return any(
+        not entry.settled if entry.address in wanted else entry.settled and not spare_extra
         for entry in present
         if not entry.link_local
-        and (
-            (entry.address in wanted and not entry.settled)
-            or (entry.address not in wanted and entry.settled and not spare_extra)
-        )
-    ]
-    added = [AddAddress(ifname=interface.ifname, address=text) for text in wanted if text not in settled]
-    return removed, added
+    )
 
 
 def _routes(interface: DesiredInterface, present: tuple[ObservedRoute, ...]) -> list[Op]:
