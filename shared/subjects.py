@@ -38,7 +38,10 @@ def untoken(encoded: str) -> str:
         else:
             raw.append(ord(encoded[i]))
             i += 1
-    return raw.decode()
+    text = raw.decode()
+    if token(text) != encoded:
+        raise ValueError(f"{encoded!r} is not an encoded token")
+    return text
 
 
 def cni(node: str) -> str:

@@ -1,0 +1,278 @@
+"""One example of every message: the value that its golden bytes stand for.
+
+The bytes in golden/ are what some running process may still send. A file there is never changed and never removed; a new field has a
+default, so an old file goes on meaning the same value; a new tag gets a new file:
+
+    .venv/bin/python -m tests.contract.examples        # writes the files that are missing, and no other
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from shared.contracts import attach, facts, inventory, ipam, lease, query, span
+from shared.contracts.codec import encode
+
+GOLDEN = Path(__file__).parent / "golden"
+MODULES = (attach, facts, inventory, ipam, lease, query, span)
+
+_MARK = ipam.Mark(incarnation="i1", sequence=41, digest="00ff")
+_FACT = facts.ObjectFact(
+    kind="SpiderIPPool",
+    api_version="spiderpool.spidernet.io/v2beta1",
+    namespace="",
+    name="rack-1",
+    uid="9d3f",
+    version=7,
+    object=b'{"kind":"SpiderIPPool"}',
+    source="pools.yaml:3",
+)
+_LEASE_VIEW = query.LeaseView(
+    address="10.6.0.12",
+    pool="rack-1",
+    interface="eth0",
+    pod_namespace="shop",
+    pod_name="web-0",
+    pod_uid="u1",
+    container_id="c1",
+    node="n1",
+    generation=3,
+    state="detached",
+    prefix_len=16,
+    gateway="10.6.0.1",
+    clean_gateway=True,
+)
+_POD = {"pod_namespace": "shop", "pod_name": "web-0", "pod_uid": "u1"}
+_EVENT = {"at_ns": 1_700_000_000_000_000_001, "node": "n1", "container_id": "c1", "ifname": "eth0", **_POD}
+
+EXAMPLES: dict[str, msgspec.Struct] = {
+    "attach.completed.1": attach.AttachCompleted(
+        **_EVENT, addresses=("10.6.0.12/16", "fd00::c/64"), duration_ms=9.5, trace_id="ab12"
+    ),
+    "attach.failed.1": attach.AttachFailed(
+        **_EVENT, error="pool_exhausted", message="rack-1 is full", duration_ms=4.25, trace_id="ab12"
+    ),
+    "attach.detached.1": attach.Detached(
+        **_EVENT, addresses=("10.6.0.12/16",), reason="DEL", duration_ms=1.5, trace_id="ab12"
+    ),
+    "attach.sweep.stopped.1": attach.SweepStopped(at_ns=5, node="n1", gone=40, attachments=100),
+    "facts.object.1": _FACT,
+    "facts.gone.1": facts.ObjectGone(kind="Pod", namespace="shop", name="web-0", uid="u1", version=8),
+    "facts.synced.1": facts.FactsSynced(incarnation="i1", version=9, objects=2),
+    "ask.fact.1": facts.AskFact(kind="Pod", namespace="shop", name="web-0"),
+    "ask.fact.answer.1": facts.FactAnswer(fact=_FACT),
+    "ask.sync.1": facts.AskSync(),
+    "ask.sync.answer.1": facts.SyncAnswer(
+        facts_sequence=12,
+        objects=2,
+        problems=(
+            facts.SourceProblem(
+                file="pools.yaml",
+                line=3,
+                object="SpiderIPPool/rack-1",
+                field="spec.ips[0]",
+                message="not a range",
+            ),
+        ),
+    ),
+    "inventory.rdma.1": inventory.RdmaInventory(
+        node="n1",
+        at_ns=6,
+        netns_mode="exclusive",
+        devices=(
+            inventory.RdmaDevice(
+                name="mlx5_2",
+                node_guid="0c42:a103:0016:0540",
+                ports=(inventory.RdmaPort(number=1, state="ACTIVE", link_layer="Ethernet", gids=4, pkeys=1),),
+                netdevs=("ens1f0v0",),
+                pci_address="0000:5e:00.2",
+                numa_node=1,
+                physical_function="mlx5_0",
+            ),
+        ),
+    ),
+    "ipam.allocate.1": ipam.Allocate(
+        attempt="aa",
+        node="n1",
+        container_id="c1",
+        ifname="eth0",
+        interfaces=(
+            ipam.InterfaceRequest(
+                ifname="eth0",
+                network="kube-system/macvlan",
+                ipv4=("rack-*",),
+                ipv6=("v6",),
+                clean_gateway=True,
+            ),
+        ),
+        ttl_ms=59_000,
+        **_POD,
+        seen=_MARK,
+    ),
+    "ipam.allocated.1": ipam.Allocated(
+        attempt="aa",
+        pod_uid="u1",
+        grants=(
+            ipam.Grant(
+                ifname="eth0",
+                family=4,
+                address="10.6.0.12/16",
+                pool="rack-1",
+                generation=3,
+                gateway="10.6.0.1",
+                clean_gateway=True,
+                routes=(ipam.Route(dst="10.7.0.0/16", gw="10.6.0.2"),),
+            ),
+        ),
+        mark=_MARK,
+        term=2,
+        networks={"kube-system/macvlan": '{"cniType":"macvlan"}'},
+        default_route_nic="eth0",
+    ),
+    "ipam.refused.1": ipam.Refused(attempt="aa", error="pool_exhausted", message="rack-1 is full"),
+    "release.attachment.1": ipam.Release(
+        node="n1",
+        container_id="c1",
+        ifname="eth0",
+        attempt="aa",
+        generation=3,
+        pod_uid="u1",
+        cooldown_s=5.0,
+        reason="GC",
+    ),
+    "term.started.1": lease.TermStarted(replica="a1"),
+    "leases.allocated.1": lease.LeasesAllocated(
+        owner="u1",
+        node="n1",
+        container_id="c1",
+        attempt="aa",
+        generation=3,
+        items=(
+            lease.LeaseItem(
+                ifname="eth0", address="10.6.0.12", pool="rack-1", prefix_len=16, clean_gateway=True
+            ),
+        ),
+        attached=("eth0",),
+        pod_namespace="shop",
+        pod_name="web-0",
+    ),
+    "attach.confirmed.1": lease.AttachConfirmed(owner="u1", container_id="c1", ifname="eth0", attempt="ab"),
+    "leases.rebound.1": lease.LeasesRebound(
+        owner="u1", node="n1", container_id="c2", attempt="ac", generation=4, attached=("eth0",)
+    ),
+    "attachment.detached.1": lease.AttachmentDetached(owner="u1", ifname="eth0", generation=4),
+    "leases.released.1": lease.LeasesReleased(owner="u1", ifnames=("eth0",), reason="DEL", rest_until_ns=77),
+    "attempt.voided.1": lease.AttemptVoided(attempt="ad", until_ns=78),
+    "lease.record.1": lease.Record(
+        incarnation="i1",
+        term=2,
+        at_ns=6,
+        previous=bytes(16),
+        events=(lease.TermStarted(replica="a1"), lease.AttemptVoided(attempt="ad", until_ns=78)),
+    ),
+    "lease.snapshot.manifest.1": lease.SnapshotManifest(
+        incarnation="i1",
+        term=2,
+        sequence=41,
+        digest=bytes(range(16)),
+        at_ns=6,
+        chunks=2,
+        size_bytes=600_000,
+        sha256=bytes(32),
+    ),
+    "query.leases.1": query.QueryLeases(
+        address="10.6.0.12",
+        pool="rack-1",
+        pod_namespace="shop",
+        pod_name="web-0",
+        node="n1",
+        container_id="c1",
+        after="10.6.0.11",
+        limit=10,
+    ),
+    "query.leases.page.1": query.LeasesPage(leases=(_LEASE_VIEW,), next_after="10.6.0.12", mark=_MARK),
+    "query.allocator.1": query.QueryAllocator(facts_at_least=12),
+    "query.allocator.view.1": query.AllocatorView(
+        replica="a1",
+        term=2,
+        mark=_MARK,
+        leases=40,
+        facts_sequence=12,
+        facts_synced=True,
+        violations=("two holders of 10.6.0.12",),
+    ),
+    "explain.pod.1": query.Explain(
+        pod_namespace="shop", pod_name="web-0", ifname="net1", ipv4=("rack-1",), ipv6=("v6",), network="a/b"
+    ),
+    "explain.pod.answer.1": query.Explained(
+        pod="shop/web-0",
+        outcome="refused",
+        error="pool_exhausted",
+        source="annotation ippool",
+        verdicts=(
+            query.PoolVerdict(
+                ifname="eth0", family=4, pool="rack-1", chosen=False, reason="no free address", free=0
+            ),
+        ),
+        leases=(_LEASE_VIEW,),
+    ),
+    "query.attachments.1": query.QueryAttachments(check=True),
+    "query.attachments.page.1": query.AttachmentsPage(
+        attachments=(
+            query.AttachmentView(
+                container_id="c1",
+                interface="eth0",
+                state="completed",
+                node="n1",
+                network="underlay",
+                netns="/run/netns/x",
+                **_POD,
+                addresses=("10.6.0.12/16",),
+                mac="02:00:00:00:00:01",
+                parent="eth1",
+                generation=3,
+                trace_id="ab12",
+                differences=("the address is missing",),
+            ),
+        )
+    ),
+    "query.service.1": query.QueryService(),
+    "query.service.view.1": query.ServiceView(
+        service="allocator", instance="a1", pid=12, ready=False, reason="no leader", facts={"term": "2"}
+    ),
+    "span.batch.1": span.SpanBatch(
+        spans=(
+            span.SpanRecord(
+                trace_id="ab12",
+                span_id="cd34",
+                parent_id="ef56",
+                name="decide",
+                service="allocator",
+                node="n1",
+                start_ns=1,
+                end_ns=2,
+                error="no",
+                attributes={"pool": "rack-1", "free": 3, "share": 0.5, "full": False},
+                links=("ab13",),
+            ),
+        )
+    ),
+}
+
+
+def golden_bytes(name: str) -> bytes:
+    return bytes.fromhex((GOLDEN / f"{name}.hex").read_text())
+
+
+def _write_missing() -> None:
+    for name, example in EXAMPLES.items():
+        path = GOLDEN / f"{name}.hex"
+        if not path.exists():
+            text = encode(example).hex()
+            path.write_text("".join(text[i : i + 100] + "\n" for i in range(0, len(text), 100)))
+
+
+if __name__ == "__main__":
+    _write_missing()
