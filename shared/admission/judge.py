@@ -61,13 +61,12 @@ def report(judgements: Sequence[Judgement]) -> dict[str, Any] | list[dict[str, A
 
 def judge_files(files: Sequence[ManifestFile], stored: Objects) -> list[Judgement]:
     """Every object of the files, and every mistake that belongs to no object, in the order of the text."""
-    homeless = [
+    unreadable = [
         Judgement(object="", operation="CREATE", status=422, errors=(problem,))
         for file in files
-        for problem in file.problems
-        if not problem.object and not any(document.label == "" for document in file.documents)
+        for problem in file.unreadable
     ]
-    return homeless + judge([document for file in files for document in file.documents], stored)
+    return unreadable + judge([document for file in files for document in file.documents], stored)
 
 
 def judge(documents: Sequence[Document], stored: Objects) -> list[Judgement]:
@@ -78,19 +77,31 @@ def judge(documents: Sequence[Document], stored: Objects) -> list[Judgement]:
     later is refused. A refused object leaves its stored form in force for the rest. `stored` is not changed.
     """
     view = stored.copy()
-    held: dict[int, Json | None] = {}
-    for i, document in enumerate(documents):
-        held[i] = view.get(document.key)
+    held = [view.get(document.key) for document in documents]
+    ranks = [_rank(document, old, stored) for document, old in zip(documents, held, strict=True)]
     for document in documents:
         view.remove(document.key)
     out: dict[int, Judgement] = {}
-    for i in sorted(range(len(documents)), key=lambda i: _rank(documents[i], held[i])):
-        judgement = _judge_one(documents[i], held[i], view)
-        keep = judgement.admitted if judgement.admitted is not None else held[i]
-        if keep is not None and view.get(documents[i].key) is None:
+    seen: dict[ObjectKey, Document] = {}
+    for i in sorted(range(len(documents)), key=ranks.__getitem__):
+        document, old = documents[i], held[i]
+        first = seen.setdefault(document.key, document)
+        judgement = (
+            _refuse_twin(document, first) if first is not document else _judge_one(document, old, view)
+        )
+        keep = judgement.admitted if judgement.admitted is not None else old
+        if keep is not None and first is document:
             view.put(keep)
         out[i] = judgement
     return [out[i] for i in range(len(documents))]
+
+
+def _refuse_twin(document: Document, first: Document) -> Judgement:
+    """Two manifests of one object: which is meant?"""
+    sentence = f"the same object also stands at {first.file}:{first.line}"
+    errors = document.errors or (FieldError(field="metadata.name", code="Duplicate", message=sentence),)
+    problems = tuple(document.problem(error) for error in errors)
+    return Judgement(object=document.label, operation="CREATE", status=422, errors=problems)
 
 
 def judge_deletion(key: ObjectKey, stored: Objects) -> Judgement:
@@ -116,11 +127,13 @@ def _placeless(key: ObjectKey, error: FieldError) -> Problem:
     )
 
 
-def _rank(document: Document, old: Json | None) -> tuple[int, int]:
+def _rank(document: Document, old: Json | None, stored: Objects) -> tuple[int, int]:
     """Kinds that others depend on first; within a kind what changes least."""
     kind = _FIRST.index(document.key.kind) if document.key.kind in _FIRST else len(_FIRST)
-    change = 2 if old is None else 0 if old.get("spec") == document.raw.get("spec") else 1
-    return kind, change
+    if old is None:
+        return kind, 2
+    same = mutate(_continued(document.raw, old), stored).get("spec") == old.get("spec")
+    return kind, 0 if same else 1
 
 
 def _judge_one(document: Document, old: Json | None, view: Objects) -> Judgement:

@@ -32,7 +32,7 @@ from shared.manifests.kinds import API_VERSION
 from shared.manifests.meta import Json
 from shared.manifests.problem import FieldError, entry, invalid
 from shared.manifests.selector import is_empty, selector_errors
-from shared.net.ranges import IntervalSet, parse_address, parse_range
+from shared.net.ranges import IntervalSet, Network, parse_address, parse_range
 
 CIDR_LABEL = f"{PREFIX}/ippool-cidr"
 OWNER_SUBNET_LABEL = f"{PREFIX}/owner-spider-subnet"
@@ -164,12 +164,8 @@ def _common_errors(pool: SpiderIPPool, view: View) -> list[FieldError]:
     return out + _containment_errors(pool, view)
 
 
-def _others(pool: SpiderIPPool, view: View) -> list[SpiderIPPool]:
-    return [
-        other
-        for other in view.pools()
-        if other.metadata.name != pool.metadata.name and family_of(other.spec) == family_of(pool.spec)
-    ]
+def _others(pool: SpiderIPPool, network: Network, view: View) -> list[SpiderIPPool]:
+    return [other for other in view.pools_overlapping(network) if other.metadata.name != pool.metadata.name]
 
 
 def _cidr_overlaps(pool: SpiderIPPool, view: View) -> list[FieldError]:
@@ -177,13 +173,14 @@ def _cidr_overlaps(pool: SpiderIPPool, view: View) -> list[FieldError]:
     mine = network_of(pool.spec.subnet)
     if mine is None:
         return []
-    out: list[FieldError] = []
-    for other in _others(pool, view):
-        theirs = network_of(other.spec.subnet)
-        if theirs is not None and theirs != mine and theirs.overlaps(mine):
-            name, cidr = other.metadata.name, other.spec.subnet
-            out.append(invalid("spec.subnet", f"overlap with IPPool {name} which 'spec.subnet' is {cidr}"))
-    return out
+    return [
+        invalid(
+            "spec.subnet",
+            f"overlap with IPPool {other.metadata.name} which 'spec.subnet' is {other.spec.subnet}",
+        )
+        for other in _others(pool, mine, view)
+        if network_of(other.spec.subnet) != mine
+    ]
 
 
 def _range_overlaps(pool: SpiderIPPool, view: View) -> list[FieldError]:
@@ -191,10 +188,10 @@ def _range_overlaps(pool: SpiderIPPool, view: View) -> list[FieldError]:
     mine, family = total(pool.spec), family_of(pool.spec)
     network = network_of(pool.spec.subnet)
     out: list[FieldError] = []
-    for other in _others(pool, view):
-        if network is None or network_of(other.spec.subnet) != network:
-            continue
-        both = mine.intersect(total(other.spec))
+    for other in _others(pool, network, view) if network is not None else ():
+        both = (
+            mine.intersect(total(other.spec)) if network_of(other.spec.subnet) == network else IntervalSet()
+        )
         if both:
             sentence = (
                 f"overlap with IPPool {other.metadata.name} in IP ranges {some(both, family)}, {JOINTLY}"

@@ -89,17 +89,14 @@ def _pool_conflicts(subnet: SpiderSubnet, view: View) -> list[FieldError]:
     """Pools that exist already: another overlapping CIDR is refused, those of the same CIDR must fit."""
     mine, addresses = network_of(subnet.spec.subnet), total(subnet.spec)
     out: list[FieldError] = []
-    for pool in view.pools():
-        theirs = network_of(pool.spec.subnet)
-        if mine is None or theirs is None or not theirs.overlaps(mine):
-            continue
+    for pool in view.pools_overlapping(mine) if mine is not None else ():
         name = pool.metadata.name
-        if theirs != mine:
+        if network_of(pool.spec.subnet) != mine:
             sentence = f"overlap with SpiderIPPool '{name}' resource 'spec.subnet' {pool.spec.subnet}"
             out.append(invalid("spec.subnet", sentence))
             continue
         outside = total(pool.spec).subtract(addresses)
-        if outside:
+        if outside and mine is not None:
             sentence = (
                 f"SpiderIPPool '{name}' owns some IP addresses that SpiderSubnet '{subnet.metadata.name}' "
                 f"can't control: {some(outside, mine.family)}"

@@ -6,9 +6,11 @@ folder of manifests. Must not fetch anything: whoever holds the store feeds it.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping
 from typing import Protocol, cast
 
+from shared.admission.addressing import network_of
 from shared.manifests import shape
 from shared.manifests.document import ObjectKey
 from shared.manifests.ipam import SpiderIPPool, SpiderSubnet
@@ -18,6 +20,7 @@ from shared.manifests.network import NetworkAttachmentDefinition, SpiderMultusCo
 from shared.manifests.problem import Invalid
 from shared.manifests.settings import CONFIG_MAP, Settings, from_config_map
 from shared.manifests.workload import ConfigMap
+from shared.net.ranges import WIDTH_BITS, Network
 
 
 class View(Protocol):
@@ -29,6 +32,10 @@ class View(Protocol):
     def pools(self) -> Iterable[SpiderIPPool]: ...
 
     def pool(self, name: str) -> SpiderIPPool | None: ...
+
+    def pools_overlapping(self, network: Network) -> Iterable[SpiderIPPool]:
+        """Those whose subnet shares an address with `network`."""
+        ...
 
     def subnets(self) -> Iterable[SpiderSubnet]: ...
 
@@ -48,6 +55,60 @@ _READ = frozenset(
 )
 
 
+class NetworkIndex:
+    """Names by CIDR. A look-up costs one step a prefix length above, and one a network below."""
+
+    __slots__ = ("_members", "_sorted")
+
+    def __init__(self) -> None:
+        self._members: dict[tuple[int, int, int], dict[str, None]] = {}
+        self._sorted: list[tuple[int, int, int]] = []
+
+    def copy(self) -> NetworkIndex:
+        out = NetworkIndex()
+        out._members = {key: dict(names) for key, names in self._members.items()}
+        out._sorted = list(self._sorted)
+        return out
+
+    def add(self, name: str, cidr: str) -> None:
+        """A text that is no CIDR is left out: it overlaps nothing."""
+        network = network_of(cidr)
+        if network is not None:
+            key = (network.family, network.first, network.prefix_len)
+            if key not in self._members:
+                insort(self._sorted, key)
+            self._members.setdefault(key, {})[name] = None
+
+    def discard(self, name: str, cidr: str) -> None:
+        network = network_of(cidr)
+        key = (network.family, network.first, network.prefix_len) if network is not None else (0, 0, 0)
+        names = self._members.get(key)
+        if names is not None:
+            names.pop(name, None)
+            if not names:
+                del self._members[key]
+                del self._sorted[bisect_left(self._sorted, key)]
+
+    def overlapping(self, network: Network) -> list[str]:
+        """Networks overlap only where one contains the other: those around it, itself, those inside it."""
+        out: list[str] = []
+        width = WIDTH_BITS[network.family]
+        for prefix_len in range(network.prefix_len):
+            host_bits = width - prefix_len
+            out += self._members.get(
+                (network.family, network.first >> host_bits << host_bits, prefix_len), ()
+            )
+        i = bisect_left(self._sorted, (network.family, network.first, network.prefix_len))
+        while (
+            i < len(self._sorted)
+            and self._sorted[i][0] == network.family
+            and self._sorted[i][1] <= network.last
+        ):
+            out += self._members[self._sorted[i]]
+            i += 1
+        return out
+
+
 class Objects:
     """A store of objects by key. An object that does not fit its type is kept as JSON and shown to no rule."""
 
@@ -57,6 +118,7 @@ class Objects:
         """`leases`: pool → address → `ns/name`; a pool that is missing there has none, None means that nobody asked."""
         self._raw: dict[ObjectKey, Json] = {}
         self._typed: dict[str, dict[ObjectKey, Object]] = {kind: {} for kind in _READ}
+        self._networks = NetworkIndex()
         self._settings = Settings()
         self._leases = leases
         for raw in objects:
@@ -67,6 +129,7 @@ class Objects:
         out = Objects(leases=self._leases if leases is None else leases)
         out._raw = dict(self._raw)
         out._typed = {kind: dict(members) for kind, members in self._typed.items()}
+        out._networks = self._networks.copy()
         out._settings = self._settings
         return out
 
@@ -80,6 +143,8 @@ class Objects:
             value = shape.decode(row.type, raw)
             if not isinstance(value, Invalid):
                 self._typed[key.kind][key] = value
+                if isinstance(value, SpiderIPPool):
+                    self._networks.add(key.name, value.spec.subnet)
                 if key.kind == "ConfigMap" and key.name == CONFIG_MAP:
                     self._read_settings()
         return key
@@ -87,7 +152,10 @@ class Objects:
     def remove(self, key: ObjectKey) -> Json | None:
         """Forgets an object; the object, or None if there was none."""
         gone = self._raw.pop(key, None)
-        if self._typed.get(key.kind, {}).pop(key, None) is not None and key.kind == "ConfigMap":
+        typed = self._typed.get(key.kind, {}).pop(key, None)
+        if isinstance(typed, SpiderIPPool):
+            self._networks.discard(key.name, typed.spec.subnet)
+        elif isinstance(typed, ConfigMap):
             self._read_settings()
         return gone
 
@@ -118,6 +186,10 @@ class Objects:
     def pool(self, name: str) -> SpiderIPPool | None:
         found = self._typed["SpiderIPPool"].get(ObjectKey("SpiderIPPool", "", name))
         return found if isinstance(found, SpiderIPPool) else None
+
+    def pools_overlapping(self, network: Network) -> Iterable[SpiderIPPool]:
+        found = (self.pool(name) for name in self._networks.overlapping(network))
+        return [one for one in found if one is not None]
 
     def subnets(self) -> Iterable[SpiderSubnet]:
         return [one for one in self._typed["SpiderSubnet"].values() if isinstance(one, SpiderSubnet)]

@@ -73,11 +73,17 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ManifestFile(msgspec.Struct, frozen=True, kw_only=True):
-    """What a file says. `problems` are all mistakes of form, those of the documents included, in the order of lines."""
+    """What a file says. `unreadable` are the mistakes that belong to no document."""
 
     file: str
     documents: tuple[Document, ...]
-    problems: tuple[Problem, ...]
+    unreadable: tuple[Problem, ...]
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """All mistakes of form, in the order of lines."""
+        found = [document.problem(error) for document in self.documents for error in document.errors]
+        return tuple(sorted([*self.unreadable, *found], key=lambda one: one.line))
 
     @property
     def warnings(self) -> tuple[Problem, ...]:
@@ -93,11 +99,11 @@ def parse(text: str | bytes, file: str) -> ManifestFile:
             line = text[: error.start].count(b"\n") + 1
             return _unreadable(file, line, f"the file is not UTF-8: byte {text[error.start]:#04x}")
     documents: list[Document] = []
-    problems: list[Problem] = []
+    unreadable: list[Problem] = []
     for tree in load(text):
         found = _documents(file, tree)
-        homeless = tree.errors if not found else ()
-        problems += [_at(file, line, "", error) for error, line in homeless]
+        if not found:
+            unreadable += [_at(file, line, "", error) for error, line in tree.errors]
         documents += found
     seen: dict[tuple[str, ObjectKey], int] = {}
     for i, document in enumerate(documents):
@@ -107,11 +113,9 @@ def parse(text: str | bytes, file: str) -> ManifestFile:
             twice = invalid(
                 "metadata.name", f"the same object stands at line {first.line} of this file", "Duplicate"
             )
-            documents[i] = document = msgspec.structs.replace(document, errors=(*document.errors, twice))
+            documents[i] = msgspec.structs.replace(document, errors=(*document.errors, twice))
         seen.setdefault(identity, i)
-        problems += [document.problem(error) for error in document.errors]
-    problems.sort(key=lambda one: one.line)
-    return ManifestFile(file=file, documents=tuple(documents), problems=tuple(problems))
+    return ManifestFile(file=file, documents=tuple(documents), unreadable=tuple(unreadable))
 
 
 def from_json(raw: Json) -> Document:
@@ -122,7 +126,7 @@ def from_json(raw: Json) -> Document:
 
 def _unreadable(file: str, line: int, sentence: str) -> ManifestFile:
     return ManifestFile(
-        file=file, documents=(), problems=(_at(file, line, "", invalid("", sentence, "Unreadable")),)
+        file=file, documents=(), unreadable=(_at(file, line, "", invalid("", sentence, "Unreadable")),)
     )
 
 

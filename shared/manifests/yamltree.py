@@ -33,7 +33,10 @@ _Base: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 class _Loader(_Base):
     """Marks every plain scalar, so that our own rules resolve it and quoted ones stay strings."""
 
-    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {None: [(_PLAIN, re.compile(""))]}
+    # Declared on the instance by the stubs, read from the class by PyYAML.
+    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {  # pyright: ignore[reportIncompatibleVariableOverride]
+        None: [(_PLAIN, re.compile(""))]
+    }
 
 
 class Tree(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,15 +90,10 @@ def _load_chunk(chunk: str, first_line: int) -> list[Tree]:
     offset = first_line - 1
     try:
         loader = _Loader(chunk)
-        try:
-            while loader.check_node():
-                node = loader.get_node()
-                if node is not None and not (
-                    isinstance(node, yaml.ScalarNode) and node.value == "" and node.tag == _PLAIN
-                ):
-                    out.append(_Reader(offset).read(node))
-        finally:
-            loader.dispose()
+        while loader.check_node():
+            node = loader.get_node()
+            if node is not None and not _nothing(node):
+                out.append(_Reader(offset).read(node))
     except yaml.YAMLError as error:
         out.append(_broken(_sentence(error), _error_line(error, chunk) + offset))
     except (UnicodeError, ValueError) as error:
@@ -103,6 +101,11 @@ def _load_chunk(chunk: str, first_line: int) -> list[Tree]:
     except (RecursionError, MemoryError):
         out.append(_broken("the text is nested too deeply", first_line))
     return out
+
+
+def _nothing(node: yaml.Node) -> bool:
+    """A document without content, as `---` at the end of a file makes it."""
+    return isinstance(node, yaml.ScalarNode) and node.tag == _PLAIN and node.value == ""
 
 
 def _broken(sentence: str, line: int) -> Tree:
