@@ -59,8 +59,8 @@ class Rules(Protocol):
         """The object as it is stored, defaults filled in, or all that is wrong with it."""
         ...
 
-    def guards_deletion(self, key: ObjectKey) -> bool:
-        """Whether a deletion of this object needs the leases."""
+    def deletion_asks_leases(self, key: ObjectKey) -> bool:
+        """Whether `deny_deletion` of this object needs the leases."""
         ...
 
     def deny_deletion(self, old: Json, leases: tuple[LeaseView, ...]) -> tuple[FieldError, ...]: ...
@@ -92,7 +92,9 @@ def questions(
         and (old := objects.in_force.get(key))
         and rules.asks_leases(document.raw, old.raw)
     }
-    return frozenset(asked | {key.name for key in _unwanted(objects, wish) if rules.guards_deletion(key)})
+    return frozenset(
+        asked | {key.name for key in _unwanted(objects, wish) if rules.deletion_asks_leases(key)}
+    )
 
 
 def judge(
@@ -171,14 +173,11 @@ def _unwanted(objects: Objects, wish: Wish) -> list[ObjectKey]:
 
 
 def _deny_deletion(stored: Stored, rules: Rules, held: Held) -> SourceProblem | None:
-    if not rules.guards_deletion(stored.key):
-        return None
-    leases = held.get(stored.key.name)
-    errors = (
-        (invalid("metadata", WAITING, "Forbidden"),)
-        if leases is None
-        else rules.deny_deletion(stored.raw, leases)
-    )
+    leases = held.get(stored.key.name) if rules.deletion_asks_leases(stored.key) else ()
+    if leases is None:
+        errors = (invalid("metadata", WAITING, "Forbidden"),)
+    else:
+        errors = rules.deny_deletion(stored.raw, leases)
     if not errors:
         return None
     message = f"its manifest is gone, but it stays in force: {'; '.join(error.message for error in errors)}"

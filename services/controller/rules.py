@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from services.controller.objects import Stored
-from shared.admission import addressing, pool
-from shared.admission.view import Objects
+from shared.admission import addressing
+from shared.admission.rules import mutate, validate
+from shared.admission.view import Objects, key_of
 from shared.contracts.query import LeaseView
 from shared.manifests import shape
 from shared.manifests.document import ObjectKey
@@ -41,28 +42,30 @@ class AdmissionRules:
     def admit(
         self, raw: Json, old: Json | None, leases: tuple[LeaseView, ...]
     ) -> Json | tuple[FieldError, ...]:
-        if raw.get("kind") != POOL:
-            return raw
-        view = self._store
-        mutated = pool.mutate(raw, view)
-        typed = shape.decode(SpiderIPPool, mutated)
-        if isinstance(typed, Invalid):
-            return typed.errors
+        if raw.get("kind") == POOL:
+            # what is allocated is the allocator's to say; a manifest that was exported from a cluster still tells of there
+            raw = {key: value for key, value in raw.items() if key != "status"}
+        mutated = mutate(raw, self._store)
         if old is None:
-            errors = pool.create_errors(typed, view)
+            # an object that takes the place of another one of its name is not kept out by it
+            view = self._store
+            replaced = view.remove(key_of(raw))
+            found = validate("CREATE", mutated, None, view)
+            if replaced is not None:
+                view.put(replaced)
         else:
-            before = shape.decode(SpiderIPPool, old)
-            assert not isinstance(before, Invalid)
-            view = view.copy({typed.metadata.name: _by_address(leases)})
-            errors = pool.update_errors(typed, before, view)
-        return tuple(errors) or mutated
+            found = validate("UPDATE", mutated, old, self._with(old, leases))
+        return found.errors or mutated
 
-    def guards_deletion(self, key: ObjectKey) -> bool:
+    def deletion_asks_leases(self, key: ObjectKey) -> bool:
         return key.kind == POOL and self._store.settings.enable_validating_resources_deleted_webhook
 
     def deny_deletion(self, old: Json, leases: tuple[LeaseView, ...]) -> tuple[FieldError, ...]:
-        return tuple(pool.deletion_errors(len(leases), "an IPPool"))
+        return validate("DELETE", None, old, self._with(old, leases)).errors
 
-
-def _by_address(leases: tuple[LeaseView, ...]) -> dict[str, str]:
-    return {lease.address: f"{lease.pod_namespace}/{lease.pod_name}" for lease in leases}
+    def _with(self, old: Json, leases: tuple[LeaseView, ...]) -> Objects:
+        """What is in force, and the leases of this object, if it has any."""
+        if not leases:
+            return self._store
+        held = {lease.address: f"{lease.pod_namespace}/{lease.pod_name}" for lease in leases}
+        return self._store.copy({key_of(old).name: held})
