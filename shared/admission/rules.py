@@ -106,7 +106,7 @@ def _findings(now: Object, old: Object | None, view: View) -> tuple[list[FieldEr
         case Namespace():
             return pod.namespace_findings(now, old if isinstance(old, Namespace) else None, view)
         case ConfigMap() if now.metadata.name == conf.CONFIG_MAP:
-            found = conf.from_config_map(now)
+            found = conf.settings_of(now)
             errors = list(found.errors) if isinstance(found, Invalid) else []
         case _:
             pass

@@ -18,7 +18,7 @@ from shared.manifests.kinds import BY_KIND, GROUP, group_of
 from shared.manifests.meta import Json, Object
 from shared.manifests.network import NetworkAttachmentDefinition, SpiderMultusConfig
 from shared.manifests.problem import Invalid
-from shared.manifests.settings import CONFIG_MAP, Settings, from_config_map
+from shared.manifests.settings import CONFIG_MAP, Settings, settings_of
 from shared.manifests.workload import ConfigMap
 from shared.net.ranges import WIDTH_BITS, Network
 
@@ -171,7 +171,7 @@ class Objects:
         for key in sorted(self._typed["ConfigMap"]):
             config_map = self._typed["ConfigMap"][key]
             if key.name == CONFIG_MAP and isinstance(config_map, ConfigMap):
-                settings = from_config_map(config_map)
+                settings = settings_of(config_map)
                 if not isinstance(settings, Invalid):
                     self._settings = settings
                     return

@@ -111,7 +111,7 @@ _REDUNDANT = "clusterSubnetAutoPoolDefaultRedundantIPNumber"
 """The name that Spiderpool's own code looks for, although its chart writes the other. It wins where both stand."""
 
 
-def from_config_map(config_map: ConfigMap) -> Settings | Invalid:
+def settings_of(config_map: ConfigMap) -> Settings | Invalid:
     """The settings of a ConfigMap, or everything that is wrong with it. Unknown keys are ignored."""
     settings = parse(config_map.data.get(CONF_KEY, ""))
     if isinstance(settings, Invalid):
