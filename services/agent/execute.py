@@ -43,6 +43,10 @@ StepName = Literal[
 ]
 
 
+_MAC_WAIT_S = 1.5
+_MAC_RETRY_S = 0.02
+
+
 class StepTiming(msgspec.Struct, frozen=True, kw_only=True):
     """One step for the trace, in nanoseconds of CLOCK_BOOTTIME. `error` is empty where it went well."""
 
@@ -120,7 +124,7 @@ class Execution:
     def _one(self, op: Op) -> None:
         match op:
             case CreateMacvlan():
-                self._transact(self._node, [op])
+                self._create(op)
             case EnableIpv6() | DisableIpv6():
                 try:
                     self._netns.set_ipv6_disabled(op.ifname, isinstance(op, DisableIpv6))
@@ -137,6 +141,21 @@ class Execution:
                     raise _failure(op, cause.errno or 0, "") from cause
             case _:
                 self._transact(self._pod, [op])
+
+    def _create(self, op: CreateMacvlan) -> None:
+        """Waits out a MAC that is still held by a namespace which was deleted but not yet torn down.
+
+        The kernel does that later, one batch after the other (net/core/net_namespace.c, cleanup_net), so a sandbox
+        that is re-created at once with its old MAC meets its own predecessor.
+        """
+        until = time.monotonic() + _MAC_WAIT_S
+        while True:
+            try:
+                return self._transact(self._node, [op])
+            except KernelError as failure:
+                if failure.errno != errno.EADDRINUSE or time.monotonic() > until:
+                    raise
+            time.sleep(_MAC_RETRY_S)
 
     def _transact(self, sockets: InsideSockets, ops: Sequence[Op]) -> None:
         try:

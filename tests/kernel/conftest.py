@@ -27,8 +27,10 @@ def kernel(lab: Lab) -> Iterator[Kernel]:
 
 
 @pytest.fixture
-def pod(lab: Lab) -> str:
-    return lab.pod()
+def pod(lab: Lab) -> Iterator[str]:
+    pod = lab.pod()
+    yield pod
+    lab.remove(pod)
 
 
 @pytest.fixture

@@ -63,9 +63,10 @@ class Lab:
         return names
 
     def remove(self, name: str) -> None:
-        """Deletes one namespace of this lab."""
-        batch([f"netns del {name}"])
-        self._namespaces.remove(name)
+        """Deletes one namespace of this lab, if it is still there. The kernel tears it down a little later."""
+        if name in self._namespaces:
+            self._namespaces.remove(name)
+            batch([f"netns del {name}"])
 
     @staticmethod
     def path(name: str) -> str:
@@ -113,7 +114,7 @@ class Lab:
 
 
 def batch(lines: list[str], namespace: str = "") -> None:
-    """Several `ip` commands in one process. Raises CalledProcessError, its message with what `ip` said."""
+    """Several `ip` commands in one process. Raises AssertionError with what `ip` said."""
     if not lines:
         return
     argv = ["ip", *(["-n", namespace] if namespace else []), "-batch", "-"]
