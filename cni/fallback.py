@@ -11,18 +11,18 @@ import time
 class Native:
     """What the shim needs of the process and cannot have from `posix`; main.c has the same names."""
 
-    START_NS: int
+    start_ns: int
     """CLOCK_BOOTTIME at the start of the process."""
-    EXECUTABLE: bytes
+    executable: bytes
     """The file that runs."""
-    CALLED_AS: bytes
+    called_as: bytes
     """The path it was executed by; its last part is the plugin's name."""
 
     def __init__(self, start_ns: int, called_as: bytes) -> None:
-        self.START_NS = start_ns
-        self.EXECUTABLE = self.CALLED_AS = called_as
-        while target := _link_target(self.EXECUTABLE):
-            self.EXECUTABLE = target
+        self.start_ns = start_ns
+        self.executable = self.called_as = called_as
+        while target := _link_target(self.executable):
+            self.executable = target
 
     def boottime_ns(self) -> int:
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
@@ -58,6 +58,5 @@ sys.modules["cni.shim"].main(native)
 
 
 def launcher(sources: dict[str, str]) -> str:
-    """The text of an executable script that holds `sources` (module name → text) and this module."""
-    with open(__file__) as this:
-        return _LAUNCHER.format(sources={"cni.fallback": this.read(), **sources})
+    """The text of an executable script that holds `sources` (module name → text, in the order of import)."""
+    return _LAUNCHER.format(sources=sources)

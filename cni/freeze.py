@@ -22,8 +22,8 @@ BUILD = HERE.parent / "build"
 PYTHON = Path("/usr/bin/python3.11")
 INCLUDE = Path("/usr/include/python3.11")
 LIBRARIES = Path("/usr/lib/python3.11")
-MODULES = ("cni.wire", "cni.shim")
-"""Frozen in this order, which is the order of import."""
+MODULES = ("cni.config", "cni.wire", "cni.shim")
+"""In the order of import."""
 C_FLAGS = ("-O2", "-static", "-no-pie", "-s", "-Wl,--gc-sections", "-Wl,-z,norelro")
 WRAPPED = ("_Py_Deepfreeze_Init", "_PyGC_InitState")
 
@@ -34,31 +34,34 @@ sys.stdout.buffer.write(marshal.dumps(code))
 """
 
 
-class CannotBuild(Exception):
+class BuildError(Exception):
     """Names what this machine lacks, and what provides it."""
 
 
 def _static_library() -> Path:
     found = sorted(LIBRARIES.glob("config-3.11-*/libpython3.11.a"))
     if not found or not (INCLUDE / "Python.h").exists():
-        raise CannotBuild("the static Python library is missing: apt-get install libpython3.11-dev")
+        raise BuildError("the static Python library is missing: apt-get install libpython3.11-dev")
     return found[0]
 
 
 def _compiler() -> str:
     compiler = shutil.which("gcc")
     if compiler is None:
-        raise CannotBuild("no C compiler: apt-get install gcc libc6-dev")
+        raise BuildError("no C compiler: apt-get install gcc libc6-dev")
     return compiler
 
 
 def _marshal(module: str) -> bytes:
     """The module's code, marshalled by the interpreter of the library's own version: the format has no other promise."""
     if not PYTHON.exists():
-        raise CannotBuild(f"{PYTHON} is missing: apt-get install python3.11")
-    source = (HERE / f"{module.removeprefix('cni.')}.py").read_bytes()
+        raise BuildError(f"{PYTHON} is missing: apt-get install python3.11")
     command = [str(PYTHON), "-I", "-S", "-c", _MARSHAL, f"{module}.py"]
-    return subprocess.run(command, input=source, stdout=subprocess.PIPE, check=True).stdout
+    return subprocess.run(command, input=_source(module), stdout=subprocess.PIPE, check=True).stdout
+
+
+def _source(module: str) -> bytes:
+    return (HERE / f"{module.removeprefix('cni.')}.py").read_bytes()
 
 
 def _table(modules: dict[str, bytes]) -> str:
@@ -72,12 +75,19 @@ def _table(modules: dict[str, bytes]) -> str:
 
 
 def build(out: Path) -> Path:
-    """Makes the static executable at `out`; idempotent, atomic. Raises CannotBuild with the reason."""
+    """Makes the static executable at `out`; idempotent, atomic. Raises BuildError with the reason."""
     library, compiler = _static_library(), _compiler()
     table = _table({module: _marshal(module) for module in MODULES})
     flags = [*C_FLAGS, *(f"-Wl,--wrap={symbol}" for symbol in WRAPPED)]
     stat = library.stat()
-    inputs = [table, (HERE / "main.c").read_text(), *flags, str(library), str(stat.st_size), str(stat.st_mtime_ns)]
+    inputs = [
+        table,
+        (HERE / "main.c").read_text(),
+        *flags,
+        str(library),
+        str(stat.st_size),
+        str(stat.st_mtime_ns),
+    ]
     work = BUILD / "shim" / hashlib.sha256("\0".join(inputs).encode()).hexdigest()[:16]
     kept = work / "orbweaver"
     if not kept.exists():
@@ -87,14 +97,14 @@ def build(out: Path) -> Path:
         paths = [f"-I{work}", f"-I{INCLUDE}", str(HERE / "main.c"), str(library), "-lm", "-o", str(fresh)]
         done = subprocess.run([compiler, *flags, *paths], capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise CannotBuild(f"the compiler refused:\n{done.stderr[-2000:]}")
+            raise BuildError(f"the compiler refused:\n{done.stderr[-2000:]}")
         fresh.rename(kept)
     return _put(out, kept.read_bytes())
 
 
 def build_launcher(out: Path) -> Path:
     """Makes the script that runs the same sources under `python3 -I -S`."""
-    sources = {module: (HERE / f"{module.removeprefix('cni.')}.py").read_text() for module in MODULES}
+    sources = {module: _source(module).decode() for module in ("cni.fallback", *MODULES)}
     return _put(out, launcher(sources).encode())
 
 
@@ -108,15 +118,22 @@ def _put(out: Path, content: bytes) -> Path:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m cni.freeze", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m cni.freeze", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("--out", type=Path, default=BUILD / "orbweaver", help="where the executable goes")
-    parser.add_argument("--launcher", action="store_true", help="make the script instead, which needs python3 on each node")
+    parser.add_argument(
+        "--launcher", action="store_true", help="make the script instead, which needs python3 on each node"
+    )
     arguments = parser.parse_args()
     try:
         made = build_launcher(arguments.out) if arguments.launcher else build(arguments.out)
-    except CannotBuild as lack:
+    except BuildError as lack:
         print(f"the static shim cannot be built here: {lack}", file=sys.stderr)
-        print("`python -m cni.freeze --launcher` makes a script that does the same with python3", file=sys.stderr)
+        print(
+            "`python -m cni.freeze --launcher` makes a script that does the same with python3",
+            file=sys.stderr,
+        )
         return 1
     print(made)
     return 0

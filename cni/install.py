@@ -25,7 +25,7 @@ def shim_path() -> Path:
     """
     try:
         return freeze.build(freeze.BUILD / "orbweaver")
-    except freeze.CannotBuild:
+    except freeze.BuildError:
         return freeze.build_launcher(freeze.BUILD / "orbweaver-python")
 
 
@@ -60,7 +60,9 @@ def install(
         config["deadlines_s"] = deadlines_s
     directory.mkdir(parents=True, exist_ok=True)
     # The configuration first: a shim that starts between two renames finds the credential that is in force.
-    written = [_replace(directory / CONFIG_NAME, json.dumps(config, ensure_ascii=False).encode() + b"\n", 0o600)]
+    written = [
+        _replace(directory / CONFIG_NAME, json.dumps(config, ensure_ascii=False).encode() + b"\n", 0o600)
+    ]
     shim = shim_path().read_bytes()
     first = _replace(directory / NAMES[0], shim, 0o755)
     written.append(first)
@@ -88,6 +90,19 @@ def default_conflist(
         "ippools": {family: (pools or {}).get(family, []) for family in ("ipv4", "ipv6")},
     }
     return json.dumps({"cniVersion": "1.0.0", "name": name, "plugins": [plugin]}, indent=2) + "\n"
+
+
+def machine_netns() -> str:
+    """What `netns` should be for a leaf in the network namespace of the caller, who is on the machine itself.
+
+    A runtime may execute plugins in a pod's namespace, from where process 1 leads back. Empty where process 1 is
+    elsewhere or not ours to look at, as in some containers: then the plugin has to be executed on the machine.
+    """
+    try:
+        same = Path("/proc/1/ns/net").samefile("/proc/self/ns/net")
+    except OSError:
+        return ""
+    return "/proc/1/ns/net" if same else ""
 
 
 def _fresh(path: Path) -> Path:

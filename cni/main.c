@@ -1,4 +1,4 @@
-/* The shim's executable: the smallest CPython that can run two frozen modules (cni.wire, cni.shim).
+/* The shim's executable: the smallest CPython that can run a few frozen modules (cni.shim and what it imports).
  *
  * Owns process start, the table of built-in C modules, and what the modules need of the process (`Native`, see
  * fallback.py). Must not know the protocol. Compiled by freeze.py, which generates shim_code.h.
@@ -78,9 +78,9 @@ static PyObject *native(long long start_ns, const char *called_as) {
     const char *path = length > 0 ? executable : (const char *)getauxval(AT_EXECFN);
     if (length <= 0) length = (ssize_t)strlen(path);
     PyObject *module = PyModule_Create(&native_module);
-    if (module == NULL || PyModule_AddObject(module, "START_NS", PyLong_FromLongLong(start_ns)) < 0 ||
-        PyModule_AddObject(module, "EXECUTABLE", PyBytes_FromStringAndSize(path, length)) < 0 ||
-        PyModule_AddObject(module, "CALLED_AS", PyBytes_FromString(called_as)) < 0)
+    if (module == NULL || PyModule_AddObject(module, "start_ns", PyLong_FromLongLong(start_ns)) < 0 ||
+        PyModule_AddObject(module, "executable", PyBytes_FromStringAndSize(path, length)) < 0 ||
+        PyModule_AddObject(module, "called_as", PyBytes_FromString(called_as)) < 0)
         return NULL;
     return module;
 }
@@ -90,6 +90,7 @@ static PyStatus start_python(void) {
     PyPreConfig_InitIsolatedConfig(&before);
     before.utf8_mode = 1;
     before.configure_locale = 0;
+    before.allocator = PYMEM_ALLOCATOR_MALLOC; /* 40 page faults fewer than with arenas of a MiB */
     PyStatus status = Py_PreInitialize(&before);
     if (PyStatus_Exception(status)) return status;
 
@@ -109,8 +110,10 @@ int main(int argc, char **argv) {
     long long start_ns = boottime_ns();
     signal(SIGPIPE, SIG_IGN); /* a server or a runtime that went away is an error to tell, not a death */
     PyImport_FrozenModules = SHIM_MODULES;
-    if (!PyStatus_Exception(start_python()) && PyImport_ImportFrozenModule("cni.wire") == 1 &&
-        PyImport_ImportFrozenModule("cni.shim") == 1) {
+    int running = !PyStatus_Exception(start_python());
+    for (const struct _frozen *module = SHIM_MODULES; running && module->name != NULL; module++)
+        running = PyImport_ImportFrozenModule(module->name) == 1;
+    if (running) {
         PyObject *shim = PyImport_GetModule(PyUnicode_FromString("cni.shim"));
         PyObject *process = native(start_ns, argc > 0 ? argv[0] : "");
         if (shim != NULL && process != NULL) PyObject_CallMethod(shim, "main", "O", process);

@@ -7,19 +7,17 @@ attach is done. It is frozen into one static executable that starts without code
 text is bytes here, and a test counts the imports.
 """
 
-import posix
-
 import _socket
+import posix
+from posix import _exit as leave  # pyright: ignore[reportPrivateUsage]  # nothing is worth finalising
 
+from cni.config import Config
 from cni.wire import NoResponder, Ping, Reply, Wire, WireError
 
 TYPE_CHECKING = False  # `typing` is not in the executable; type checkers know this name
 if TYPE_CHECKING:
-    from typing import TypeAlias
-
     from cni.fallback import Native
 
-    Json: TypeAlias = "bytes | float | dict[bytes, Json]"
 
 BODY_MAX_BYTES = 512 * 1024
 HEADER_MAX_BYTES = 64 * 1024
@@ -31,12 +29,11 @@ CNI_VARIABLES = (b"CNI_COMMAND", b"CNI_CONTAINERID", b"CNI_NETNS", b"CNI_IFNAME"
 TRACE_VARIABLES = (b"TRACEPARENT", b"TRACESTATE", b"BAGGAGE")
 PRINTABLE = bytes(range(0x20, 0x7F))
 PLAIN = PRINTABLE.translate(None, b" %")  # header readers strip spaces, so these are encoded too
-ESCAPES = {b'"': b'"', b"\\": b"\\", b"/": b"/", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 INSTALL_AGAIN = b"run `orbweaver cni install` again for this node"
 CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
 
 
-class Failure(Exception):
+class CniError(Exception):
     """What the runtime gets as a CNI error object: `code` as in shared/errors.py, what happened, what to do."""
 
     def __init__(self, code: int, message: bytes, details: bytes) -> None:
@@ -58,77 +55,10 @@ def quote(text: bytes) -> bytes:
     return b'"%b"' % escaped.encode()
 
 
-def parse_string(text: bytes, at: int) -> tuple[bytes, int]:
-    """A JSON string whose opening quote is at `at`, and where it ends. Raises ValueError or KeyError."""
-    out = b""
-    if text[at : at + 1] != b'"':
-        raise ValueError
-    at += 1
-    while True:
-        stop = text.index(b'"', at)
-        cut = text.find(b"\\", at, stop)
-        if cut < 0:
-            return out + text[at:stop], stop + 1
-        out += text[at:cut]
-        if text[cut + 1 : cut + 2] == b"u":
-            out += chr(int(text[cut + 2 : cut + 6], 16)).encode("utf-8", "surrogatepass")
-            at = cut + 6
-        else:
-            out += ESCAPES[text[cut + 1 : cut + 2]]
-            at = cut + 2
-
-
-def parse_object(text: bytes, at: int = 0) -> "tuple[dict[bytes, Json], int]":
-    """A JSON object of strings, numbers and objects, which is all that orbweaver.json holds, and where it ends."""
-    fields: dict[bytes, Json] = {}
-    at = expect(text, at, b"{")
-    while text[at : at + 1] != b"}":
-        if fields:
-            at = expect(text, at, b",")
-        key, at = parse_string(text, at)
-        at = expect(text, at, b":")
-        if text[at : at + 1] == b'"':
-            fields[key], at = parse_string(text, at)
-        elif text[at : at + 1] == b"{":
-            fields[key], at = parse_object(text, at)
-        else:
-            number = text[at : at + 32]
-            number = number[: len(number) - len(number.lstrip(b"+-.eE0123456789"))]
-            fields[key], at = float(number), at + len(number)
-        at = expect(text, at, b"")
-    return fields, at + 1
-
-
-def expect(text: bytes, at: int, token: bytes) -> int:
-    """The position of what follows `token` and any white space around it."""
-    at = len(text) - len(text[at:].lstrip())
-    if not text.startswith(token, at):
-        raise ValueError
-    at += len(token)
-    return len(text) - len(text[at:].lstrip())
-
-
-class Config:
-    """orbweaver.json, which stands beside the executable and holds the credential."""
-
-    def __init__(self, text: bytes) -> None:
-        """Raises ValueError, KeyError or RecursionError on anything but a whole configuration."""
-        fields, end = parse_object(text)
-        strings = {key: value for key, value in fields.items() if isinstance(value, bytes)}
-        deadlines_s = fields.get(b"deadlines_s", {})
-        self.server, self.user, self.password = strings[b"server"], strings[b"user"], strings[b"password"]
-        self.subject, self.netns = strings[b"subject"], strings.get(b"netns", b"")
-        host, _, port = self.server.decode().rpartition(":")
-        self.address = host.strip("[]"), int(port)
-        if not isinstance(deadlines_s, dict) or text[end:].strip() or set(self.subject) & set(b" \t\r\n"):
-            raise ValueError
-        self.deadlines_s = {verb: value for verb, value in deadlines_s.items() if isinstance(value, float)}
-
-
 def read_config(native: "Native") -> Config:
     """From the directory of the executable itself, or else from that of the name it was called by (a symbolic link)."""
     problem = b""
-    for program in (native.EXECUTABLE, native.CALLED_AS):
+    for program in (native.executable, native.called_as):
         path = program[: program.rfind(b"/") + 1] + b"orbweaver.json"
         try:
             descriptor = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
@@ -139,18 +69,22 @@ def read_config(native: "Native") -> Config:
         except OSError as error:
             problem = problem or str(error).encode()
         except (ValueError, KeyError, RecursionError):
-            raise Failure(6, b"%b is not a configuration of this plugin" % path, INSTALL_AGAIN) from None
-    raise Failure(5, b"the plugin's configuration cannot be read: " + problem, INSTALL_AGAIN)
+            raise CniError(6, b"%b is not a configuration of this plugin" % path, INSTALL_AGAIN) from None
+    raise CniError(5, b"the plugin's configuration cannot be read: " + problem, INSTALL_AGAIN)
 
 
 def read_body() -> bytes:
     """Standard input. Above the limit it is refused at once, and the rest stays unread."""
     body = b""
-    while chunk := posix.read(0, BODY_MAX_BYTES + 1 - len(body)):
-        body += chunk
-        if len(body) > BODY_MAX_BYTES:
-            what = b"the network configuration on stdin is larger than %d bytes" % BODY_MAX_BYTES
-            raise Failure(6, what, b"remove from it what the plugin does not need")
+    try:
+        while chunk := posix.read(0, 65536):
+            body += chunk
+            if len(body) > BODY_MAX_BYTES:
+                what = b"the network configuration on stdin is larger than %d bytes" % BODY_MAX_BYTES
+                raise CniError(6, what, b"remove from it what the plugin does not need")
+    except OSError as error:
+        what = b"the network configuration cannot be read from stdin: " + str(error).encode()
+        raise CniError(5, what, b"the container runtime passes it there") from None
     return body
 
 
@@ -167,9 +101,9 @@ class Request:
     def __init__(self, config: Config, native: "Native", deadline_ns: int, body: bytes) -> None:
         environment = posix.environ
         header = [
-            b"NATS/1.0\r\nOrb-Version: 1\r\nOrb-Name: " + encode(native.CALLED_AS.rpartition(b"/")[2]),
+            b"NATS/1.0\r\nOrb-Version: 1\r\nOrb-Name: " + encode(native.called_as.rpartition(b"/")[2]),
             b"Orb-Attempt: " + posix.urandom(16).hex().encode(),
-            b"Orb-Start-Ns: %d\r\nOrb-Deadline-Ns: %d" % (native.START_NS, deadline_ns),
+            b"Orb-Start-Ns: %d\r\nOrb-Deadline-Ns: %d" % (native.start_ns, deadline_ns),
         ]
         for name in CNI_VARIABLES:
             if name in environment:
@@ -179,7 +113,9 @@ class Request:
                 header.append(b"%b: %b" % (name.lower(), environment[name]))
         head = b"\r\n".join(header) + b"\r\n\r\n"
         if len(head) > HEADER_MAX_BYTES:
-            raise Failure(4, b"the CNI_* variables are larger than %d bytes" % HEADER_MAX_BYTES, b"shorten CNI_ARGS")
+            raise CniError(
+                4, b"the CNI_* variables are larger than %d bytes" % HEADER_MAX_BYTES, b"shorten CNI_ARGS"
+            )
         options = b'"verbose":false,"pedantic":false,"headers":true,"no_responders":true,"lang":"orbweaver","protocol":1'
         credential = b'"user":%b,"pass":%b' % (quote(config.user), quote(config.password))
         self.inbox = b"_INBOX_shim.%b." % posix.urandom(12).hex().encode()
@@ -194,8 +130,8 @@ class Request:
 
 
 def exchange(config: Config, native: "Native", request: Request, deadline_ns: int) -> Reply:
-    """Connects and asks until somebody answers. Raises Failure at the deadline, or when the credential is refused."""
-    link, wire, last, pause_ns = None, Wire(), b"", PAUSE_MIN_NS
+    """Connects and asks until somebody answers. Raises CniError at the deadline, or when the credential is refused."""
+    link, wire, last, pause_ns = None, Wire(), b"not asked", PAUSE_MIN_NS
     while (now_ns := native.boottime_ns()) < deadline_ns:
         try:
             unsent = request.publish()
@@ -204,11 +140,11 @@ def exchange(config: Config, native: "Native", request: Request, deadline_ns: in
                 link = _socket.socket(_socket.AF_INET6 if ":" in config.address[0] else _socket.AF_INET)
                 link.settimeout((deadline_ns - now_ns) / 1e9)
                 link.connect(config.address)
+            last = b"connected, but no answer"
             try:
                 link.sendall(unsent)
             except OSError as error:
-                last = str(error).encode()  # why the server closed can still be read
-            last = last or b"connected, but no answer"
+                last = str(error).encode()  # goes on: why the server closed can still be read
             answer = listen(link, wire, native, min(deadline_ns, now_ns + REPEAT_NS))
             if isinstance(answer, Reply):
                 return answer
@@ -223,14 +159,14 @@ def exchange(config: Config, native: "Native", request: Request, deadline_ns: in
         pause(min(pause_ns, deadline_ns - native.boottime_ns()))
         pause_ns = min(pause_ns * 2, PAUSE_MAX_NS)
     who = b"the node agent" if wire.greeted else b"the NATS leaf at " + config.server
-    waited = b"%b did not answer for %.1f s" % (who, (native.boottime_ns() - native.START_NS) / 1e9)
+    waited = b"%b did not answer for %.1f s" % (who, (native.boottime_ns() - native.start_ns) / 1e9)
     if posix.environ[b"CNI_COMMAND"] == b"STATUS":
-        raise Failure(50, b"the plugin is not available: " + waited, last + b"; see `orbweaver status`")
-    raise Failure(11, b"Try again later: " + waited, last + b"; see `orbweaver status`")
+        raise CniError(50, b"the plugin is not available: " + waited, last + b"; see `orbweaver status`")
+    raise CniError(11, b"Try again later: " + waited, last + b"; see `orbweaver status`")
 
 
 def listen(link: _socket.socket, wire: Wire, native: "Native", until_ns: int) -> Reply | NoResponder | None:
-    """The first thing that matters on the connection; None where it stays silent. Raises OSError, WireError, Failure."""
+    """The first thing that matters on the connection; None where it stays silent. Raises OSError, WireError, CniError."""
     while (now_ns := native.boottime_ns()) < until_ns:
         link.settimeout(max((until_ns - now_ns) / 1e9, 0.001))
         try:
@@ -249,7 +185,7 @@ def listen(link: _socket.socket, wire: Wire, native: "Native", until_ns: int) ->
                 link.sendall(b"PONG\r\n")
             elif event.final:
                 what = b"the NATS leaf at the node refuses the plugin's credential: " + event.text
-                raise Failure(116, what, INSTALL_AGAIN)
+                raise CniError(116, what, INSTALL_AGAIN)
             else:
                 raise WireError(event.text.decode("utf-8", "replace"))
         if answer:
@@ -265,11 +201,13 @@ def pause(duration_ns: int) -> None:
 
 
 def answer(native: "Native") -> Reply:
-    """One CNI call. Raises Failure."""
+    """One CNI call. Raises CniError."""
     command = posix.environ.get(b"CNI_COMMAND", b"")
     if command not in DEADLINES_S:
         what = b"CNI_COMMAND is %b" % (quote(command) if command else b"not set")
-        raise Failure(4, what, b"it is one of ADD, DEL, CHECK, GC, STATUS, VERSION, and set by the container runtime")
+        raise CniError(
+            4, what, b"it is one of ADD, DEL, CHECK, GC, STATUS, VERSION, and set by the container runtime"
+        )
     body = read_body()
     if command == b"VERSION":
         versions = b",".join(quote(version) for version in VERSIONS)
@@ -277,12 +215,12 @@ def answer(native: "Native") -> Reply:
         return Reply(0, reply % (quote(version_asked(body) or VERSIONS[-1]), versions))
     try:
         config = read_config(native)
-        deadline_ns = native.START_NS + int(config.deadlines_s.get(command, DEADLINES_S[command]) * 1e9)
+        deadline_ns = native.start_ns + int(config.deadlines_s.get(command, DEADLINES_S[command]) * 1e9)
         request = Request(config, native, deadline_ns, body)
         if config.netns:
             enter(config.netns, native)
         return exchange(config, native, request, deadline_ns)
-    except Failure as failure:
+    except CniError as failure:
         failure.version = version_asked(body)
         raise
 
@@ -295,23 +233,30 @@ def enter(netns: bytes, native: "Native") -> None:
         posix.close(descriptor)
     except OSError as error:
         what = b"the network namespace %b cannot be entered: %b" % (netns, str(error).encode())
-        raise Failure(5, what, b"run the plugin as root, or " + INSTALL_AGAIN) from None
+        raise CniError(5, what, b"run the plugin as root, or " + INSTALL_AGAIN) from None
 
 
 def main(native: "Native") -> None:
     """Never returns, and never raises: whatever happens, the runtime gets one JSON object and an exit code."""
     try:
         reply = answer(native)
-    except Failure as failure:
-        fields = quote(failure.version or b"1.0.0"), failure.code, quote(failure.message), quote(failure.details)
+    except CniError as failure:
+        fields = (
+            quote(failure.version or b"1.0.0"),
+            failure.code,
+            quote(failure.message),
+            quote(failure.details),
+        )
         reply = Reply(1, b'{"cniVersion":%b,"code":%d,"msg":%b,"details":%b}\n' % fields)
     except BaseException as error:
         what = quote(b"%b: %b" % (type(error).__name__.encode(), str(error).encode("utf-8", "replace")))
-        reply = Reply(1, b'{"cniVersion":"1.0.0","code":199,"msg":%b,"details":"a defect of the CNI shim"}\n' % what)
+        reply = Reply(
+            1, b'{"cniVersion":"1.0.0","code":199,"msg":%b,"details":"a defect of the CNI shim"}\n' % what
+        )
     try:
         unwritten = reply.body
         while unwritten:
             unwritten = unwritten[posix.write(1, unwritten) :]
     except OSError:
-        posix._exit(1)
-    posix._exit(reply.exit_code)
+        leave(1)
+    leave(reply.exit_code)

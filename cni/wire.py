@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 LINE_MAX_BYTES = 64 * 1024  # the INFO of a large cluster lists many addresses
 REPLY_MAX_BYTES = 1024 * 1024
+CREDENTIAL_ERRORS = (b"authorization", b"permissions", b"user authentication", b"account authentication")
 
 
 class WireError(Exception):
@@ -32,10 +33,10 @@ class Ping:
 
 
 class Refusal:
-    """The server's -ERR. `final`: it is about the credential or its permissions, and repeating cannot help."""
+    """The server's -ERR. `final`: it is about the credential or what it permits, so that repeating cannot help."""
 
     def __init__(self, text: bytes) -> None:
-        self.text, self.final = text, b"ermission" in text or b"uthoriz" in text or b"uthentic" in text
+        self.text, self.final = text, text.lower().startswith(CREDENTIAL_ERRORS)
 
 
 class Wire:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -50,12 +49,16 @@ def wait_for(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
 class Server:
     """One nats-server process; `stop` and `start` as often as a test likes, on the same port."""
 
-    def __init__(self, directory: Path, port: int, *, subject: str = SUBJECT, enter: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, directory: Path, port: int, *, subject: str = SUBJECT, enter: tuple[str, ...] = ()
+    ) -> None:
         self.port = port
         self.address = f"127.0.0.1:{port}"
         self._enter = enter
         self._config = directory / f"nats-{port}.conf"
-        text = CONFIGURATION.format(port=port, password=json.dumps(PASSWORD, ensure_ascii=False), subject=subject)
+        text = CONFIGURATION.format(
+            port=port, password=json.dumps(PASSWORD, ensure_ascii=False), subject=subject
+        )
         self._config.write_text(text)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -138,16 +141,33 @@ class Installed:
 
     def __init__(self, directory: Path, server: str, **config: object) -> None:
         self.directory = directory
-        settings: dict[str, object] = {"user": "shim", "password": PASSWORD, "node": "n1", "subject": SUBJECT, "netns": ""}
+        settings: dict[str, object] = {
+            "user": "shim",
+            "password": PASSWORD,
+            "node": "n1",
+            "subject": SUBJECT,
+            "netns": "",
+        }
         self.files = install.install(directory, server=server, **{**settings, **config})  # pyright: ignore[reportArgumentType]
 
     def __call__(
-        self, verb: str | None, body: bytes = b"{}", *, name: str = "orbweaver", before: tuple[str, ...] = (), **env: str
+        self,
+        verb: str | None,
+        body: bytes = b"{}",
+        *,
+        name: str = "orbweaver",
+        before: tuple[str, ...] = (),
+        **env: str,
     ) -> Run:
         environment = {**env, **({"CNI_COMMAND": verb} if verb is not None else {})}
         began = time.monotonic()
         done = subprocess.run(
-            [*before, str(self.directory / name)], input=body, env=environment, capture_output=True, timeout=70, check=False
+            [*before, str(self.directory / name)],
+            input=body,
+            env=environment,
+            capture_output=True,
+            timeout=70,
+            check=False,
         )
         assert done.stderr == b""
         return Run(done.returncode, done.stdout, time.monotonic() - began)
@@ -169,7 +189,9 @@ def agent(server: Server) -> Iterator[Agent]:
 
 
 @pytest.fixture(params=["static", "python"])
-def shim(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Installed]:
+def shim(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Installed]:
     """Makes an installation in either form of the shim: every test of behaviour holds for both."""
     if request.param == "python":
         monkeypatch.setattr(install, "shim_path", lambda: freeze.build_launcher(tmp_path / "launcher"))
@@ -177,6 +199,6 @@ def shim(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         pytest.skip("no compiler: the launcher alone is tested")
 
     def make(server: str, **config: object) -> Installed:
-        return Installed(tmp_path / f"bin{len(os.listdir(tmp_path))}", server, **config)
+        return Installed(tmp_path / f"bin{len(list(tmp_path.iterdir()))}", server, **config)
 
     return make

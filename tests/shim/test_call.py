@@ -8,10 +8,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 
+from cni import freeze, install
 from tests.shim.conftest import Agent, Installed, Server, free_port, wait_for
 
 Make = Callable[..., Installed]
@@ -32,8 +34,15 @@ def test_headers_carry_the_call(shim: Make, server: Server, agent: Agent) -> Non
     before_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     odd = " a%b\n\té\x7f "
     body = b'{"cniVersion":"1.0.0"}\r\n\x00\xff'
-    environment = {"CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/é", "CNI_IFNAME": "eth0", "CNI_ARGS": odd}
-    shim(server.address)("ADD", body, name="coordinator", TRACEPARENT=TRACEPARENT, BAGGAGE="a=b%20c", **environment)
+    environment = {
+        "CNI_CONTAINERID": "c1",
+        "CNI_NETNS": "/run/netns/é",
+        "CNI_IFNAME": "eth0",
+        "CNI_ARGS": odd,
+    }
+    shim(server.address)(
+        "ADD", body, name="coordinator", TRACEPARENT=TRACEPARENT, BAGGAGE="a=b%20c", **environment
+    )
     ((headers, received),) = agent.requests
     assert received == body
     assert headers["Orb-Version"] == "1"
@@ -155,7 +164,11 @@ def test_version_is_answered_without_configuration_or_server(shim: Make) -> None
     installed = shim("127.0.0.1:1")
     (installed.directory / "orbweaver.json").unlink()
     versions = b'"supportedVersions":["0.3.0","0.3.1","0.4.0","1.0.0","1.1.0"]}\n'
-    for body, version in ((b"", b"1.1.0"), (b'{ "cniVersion" : "0.3.1" }', b"0.3.1"), (b'{"cniVersion":"9"}', b"1.1.0")):
+    for body, version in (
+        (b"", b"1.1.0"),
+        (b'{ "cniVersion" : "0.3.1" }', b"0.3.1"),
+        (b'{"cniVersion":"9"}', b"1.1.0"),
+    ):
         assert installed("VERSION", body).stdout == b'{"cniVersion":"' + version + b'",' + versions
 
 
@@ -175,7 +188,17 @@ def test_ten_megabytes_on_stdin_are_6_at_once(shim: Make, server: Server, agent:
 
 @pytest.mark.parametrize(
     ("text", "code"),
-    [(None, 5), ("", 6), ("{", 6), ("[]", 6), ("{}", 6), ('{"server":1}', 6), ("{" * 50_000, 6), ('{"a":"\\', 6), ("x", 6)],
+    [
+        (None, 5),
+        ("", 6),
+        ("{", 6),
+        ("[]", 6),
+        ("{}", 6),
+        ('{"server":1}', 6),
+        ("{" * 50_000, 6),
+        ('{"a":"\\', 6),
+        ("x", 6),
+    ],
 )
 def test_a_configuration_that_is_none_says_what_to_run(shim: Make, text: str | None, code: int) -> None:
     installed = shim("127.0.0.1:1")
@@ -207,7 +230,9 @@ def test_a_symbolic_link_elsewhere_finds_the_configuration(shim: Make, server: S
 def test_sigterm_ends_it_at_once(shim: Make, server: Server, agent: Agent) -> None:
     agent.reply = lambda _: None
     command = [str(shim(server.address).directory / "orbweaver")]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env={"CNI_COMMAND": "ADD"})
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env={"CNI_COMMAND": "ADD"}
+    )
     wait_for(lambda: len(agent.requests) == 1)
     process.terminate()
     assert process.communicate(timeout=1) == (b"", None)
@@ -227,3 +252,22 @@ def test_a_closed_stdout_is_no_traceback(shim: Make, server: Server, agent: Agen
     )
     os.close(write_end)
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_both_forms_say_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = f"127.0.0.1:{free_port()}"
+    static = Installed(tmp_path / "bin", server, netns="/run/netns/none")
+    said = [static("ADD", b"\xff"), static("VERSION"), static("nö\udcff"), static("GC", b" " * 600_000)]
+    monkeypatch.setattr(install, "shim_path", lambda: freeze.build_launcher(tmp_path / "launcher"))
+    python = Installed(tmp_path / "bin", server, netns="/run/netns/none")
+    again = [python("ADD", b"\xff"), python("VERSION"), python("nö\udcff"), python("GC", b" " * 600_000)]
+    assert [(run.exit_code, run.stdout) for run in said] == [(run.exit_code, run.stdout) for run in again]
+
+
+def test_standard_streams_that_are_closed(shim: Make, server: Server, agent: Agent) -> None:
+    command = f"exec {shim(server.address).directory / 'orbweaver'} <&- 2>&-"
+    done = subprocess.run(
+        ["sh", "-c", command], stdout=subprocess.PIPE, env={"CNI_COMMAND": "ADD"}, check=False
+    )
+    assert done.returncode == 1
+    assert b'"code":5,' in done.stdout
