@@ -36,9 +36,9 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class System:
-    """One system whose files are below `root`. `nodes` maps node names to the namespaces that are these nodes."""
+    """One system whose files are below `root`. `nodes` maps node names to the namespaces that are these nodes (None: the machine)."""
 
-    def __init__(self, root: Path, nodes: Mapping[str, Path]) -> None:
+    def __init__(self, root: Path, nodes: Mapping[str, Path | None]) -> None:
         self.state = root / "system"
         self.manifests = root / "manifests"
         self.nodes = nodes
@@ -53,6 +53,7 @@ class System:
             "ORBWEAVER_STATE": str(self.state),
             "TMPDIR": str(self.temporary),
             "NO_COLOR": "1",
+            "COLUMNS": "120",
         }
 
     def command(self, *words: str) -> list[str]:
@@ -62,7 +63,7 @@ class System:
         """Starts `orbweaver up` in the foreground; the kernel ends it when this process ends, however that happens."""
         words = ["up", "--manifests", str(self.manifests)]
         for name, netns in self.nodes.items():
-            words += ["--node", f"{name}={netns}"]
+            words += ["--node", name if netns is None else f"{name}={netns}"]
         log: IO[bytes]
         with self.up_log.open("wb") as log:
             self._child = subprocess.Popen(
@@ -117,9 +118,9 @@ class System:
         """Returns when the folder as of now is in force."""
         self.cli("sync")
 
-    def install(self, node: str, directory: Path) -> Path:
-        """Installs the CNI executables for one node and returns the one that runtimes exec."""
-        self.cli("cni", "install", "--dir", str(directory), "--node", node)
+    def install(self, node: str, directory: Path, *words: str) -> Path:
+        """Installs the CNI executables for one node and returns the one that runtimes exec. `words`: more of the command."""
+        self.cli("cni", "install", "--dir", str(directory), "--node", node, *words)
         return directory / "orbweaver"
 
     def stop(self) -> None:
