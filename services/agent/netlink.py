@@ -76,7 +76,7 @@ def create_macvlan(
     One message instead of create, move, rename, up: a move waits for RCU grace periods (some 18 ms).
     `mtu_bytes` 0 leaves the parent's (drivers/net/macvlan.c, macvlan_common_newlink).
     """
-    kind_and_mode = _attribute(IFLA_INFO_KIND, b"macvlan") + _attribute(
+    kind_and_mode = _attribute(IFLA_INFO_KIND, b"macvlan\0") + _attribute(
         IFLA_INFO_DATA, _attribute(IFLA_MACVLAN_MODE, _U32.pack(MACVLAN_MODES[mode]))
     )
     return _message(
