@@ -1,0 +1,139 @@
+"""What the commands ask of a running system: leases, attachments, objects, events, spans.
+
+Owns the questions and their paging. Must not know how an answer is shown.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import msgspec
+
+from services.cli.system import System, every
+from shared import subjects
+from shared.bus import BusError, StreamMissing
+from shared.contracts.attach import ATTACH_EVENT, AttachEvent
+from shared.contracts.codec import MessageError, encode
+from shared.contracts.facts import FACT, ObjectFact
+from shared.contracts.query import (
+    ATTACHMENTS_PAGE,
+    IPAM_ANSWER,
+    AllocatorView,
+    AttachmentView,
+    LeasesPage,
+    LeaseView,
+    QueryAllocator,
+    QueryAttachments,
+    QueryLeases,
+)
+from shared.contracts.span import SPAN_BATCH, SpanRecord
+from shared.subjects import IPAM_QUERY, StreamSpec
+
+Json = dict[str, Any]
+ALLOCATOR_TIMEOUT_S = 5.0
+"""A failover takes up to 2 s; a tool waits for it rather than fail."""
+AGENT_TIMEOUT_S = 3.0
+CHECK_TIMEOUT_S = 20.0
+
+
+class Fact(msgspec.Struct, frozen=True, kw_only=True):
+    """One object in force, with the file and line it came from."""
+
+    kind: str
+    api_version: str
+    namespace: str
+    name: str
+    object: Json
+    source: str
+
+
+async def leases(system: System, query: QueryLeases) -> list[LeaseView]:
+    """Every lease that fits, over all pages."""
+    found: list[LeaseView] = []
+    after = ""
+    while True:
+        page = await _allocator(system, msgspec.structs.replace(query, after=after))
+        if not isinstance(page, LeasesPage):
+            raise MessageError("the allocator answered another question")
+        found += page.leases
+        after = page.next_after
+        if not after:
+            return found
+
+
+async def allocator(
+    system: System, facts_at_least: int = 0, timeout_s: float = ALLOCATOR_TIMEOUT_S
+) -> AllocatorView:
+    view = await _allocator(system, QueryAllocator(facts_at_least=facts_at_least), timeout_s)
+    if not isinstance(view, AllocatorView):
+        raise MessageError("the allocator answered another question")
+    return view
+
+
+async def _allocator(
+    system: System, query: QueryLeases | QueryAllocator, timeout_s: float = ALLOCATOR_TIMEOUT_S
+) -> LeasesPage | AllocatorView:
+    answer = await system.bus.request(IPAM_QUERY, encode(query), timeout_s)
+    return IPAM_ANSWER.decode(answer.data)
+
+
+async def attachments(
+    system: System, node: str = "", check: bool = False
+) -> dict[str, tuple[AttachmentView, ...] | BusError]:
+    """By node, of every node or of one; `check` has each compared with the kernel. A node that is silent has its error."""
+    nodes = [n.name for n in system.file.nodes if not node or n.name == node]
+    return await every({name: _attachments(system, name, check) for name in nodes})
+
+
+async def _attachments(system: System, node: str, check: bool) -> tuple[AttachmentView, ...]:
+    bus = await system.node_bus(node)
+    payload = encode(QueryAttachments(check=check))
+    answer = await bus.request(
+        subjects.ask_agent(node), payload, CHECK_TIMEOUT_S if check else AGENT_TIMEOUT_S
+    )
+    return ATTACHMENTS_PAGE.decode(answer.data).attachments
+
+
+async def facts(system: System, kind: str = "", namespace: str = "", name: str = "") -> list[Fact]:
+    """Objects in force that fit every non-empty argument, in the order of kind, namespace and name."""
+    tokens = (subjects.token(kind) if kind else "*", "*" if not namespace else subjects.token(namespace))
+    subject = f"orb.facts.{tokens[0]}.{tokens[1]}.{subjects.token(name) if name else '*'}"
+    found: list[Fact] = []
+    for _, payload in await _read(system, subjects.FACTS, subject, last_per_subject=True):
+        fact = FACT.decode(payload)
+        if isinstance(fact, ObjectFact):
+            found.append(
+                Fact(
+                    kind=fact.kind,
+                    api_version=fact.api_version,
+                    namespace=fact.namespace,
+                    name=fact.name,
+                    object=cast("Json", msgspec.json.decode(fact.object)),
+                    source=fact.source,
+                )
+            )
+    return sorted(found, key=lambda f: (f.kind, f.namespace, f.name))
+
+
+async def events(system: System, node: str = "") -> list[tuple[int, AttachEvent]]:
+    """What happened to attachments, oldest first, each with its place in the stream."""
+    subject = subjects.attach(node) if node else subjects.ATTACH_ALL
+    return [
+        (seq, ATTACH_EVENT.decode(payload)) for seq, payload in await _read(system, subjects.ATTACH, subject)
+    ]
+
+
+async def spans(system: System) -> list[SpanRecord]:
+    """All spans of the last hour."""
+    batches = await _read(system, subjects.SPANS, subjects.SPAN_ALL)
+    return [span for _, payload in batches for span in SPAN_BATCH.decode(payload).spans]
+
+
+async def _read(
+    system: System, stream: StreamSpec, subject: str, *, last_per_subject: bool = False
+) -> list[tuple[int, bytes]]:
+    try:
+        reading = system.bus.read(stream.name, subject_filter=subject, last_per_subject=last_per_subject)
+        return [(message.sequence, message.data) async for message in reading]
+    except StreamMissing:
+        return []  # nobody has had anything to tell yet
