@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import signal
 import sys
 from pathlib import Path
@@ -64,9 +63,7 @@ def main() -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    with contextlib.suppress(KeyboardInterrupt):
-        return uvloop.run(serve(settings))
-    return 0
+    return uvloop.run(serve(settings))
 
 
 if __name__ == "__main__":
