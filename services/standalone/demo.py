@@ -6,156 +6,25 @@ installed CNI executable and the wire, as it does for a user.
 
 from __future__ import annotations
 
-import contextlib
-import math
 import os
-import secrets
 import signal
 import sys
 import time
 import uuid
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
 from types import FrameType
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from services.standalone import demo_exec, demo_manifests, demo_netns, demo_reach, demo_system
+from services.standalone import demo_manifests, demo_netns, demo_reach, demo_system
 from services.standalone.demo_netns import LabError
-from services.standalone.demo_place import Machine, Place
+from services.standalone.demo_place import Machine
+from services.standalone.demo_stage import NODES, PLACE, SWITCH, Pod, Show, Stage, Summary, quantile
 
-PLACE = Place(Path("/var/lib/orbweaver-demo"), "orbdemo-")
-SWITCH = "switch"
-NODES = ("node-1", "node-2")
 PODS_PER_NODE = 10
 _RELEASE_TIMEOUT_S = 10.0
-_CONFIGURATION = msgspec.json.encode(
-    {
-        "cniVersion": "1.0.0",
-        "name": "underlay",
-        "type": "orbweaver",
-        "cniType": "macvlan",
-        "master": ["eth1"],
-        "mtu": 0,
-        "ippools": {"ipv4": ["underlay-v4"], "ipv6": ["underlay-v6"]},
-    }
-)
-
-
-class Summary(msgspec.Struct, kw_only=True):
-    """The last line. Pairs are ordered and per family; a leak is a lease, link, namespace, process or file."""
-
-    pods: int
-    attached: int = 0
-    reachable_pairs: int = 0
-    of_pairs: int
-    add_p50_ms: float = 0.0
-    add_p99_ms: float = 0.0
-    del_p50_ms: float = 0.0
-    leaks: int = 0
-    ok: bool = False
-
-
-@dataclass
-class Pod:
-    """A pod and its present sandbox."""
-
-    name: str
-    node: str
-    uid: str = ""
-    container_id: str = ""
-    netns: Path = Path()
-    addresses: tuple[str, ...] = ()
-    add_ms: float = 0.0
-
-    def new_sandbox(self) -> None:
-        self.container_id = secrets.token_hex(32)
-        (self.netns,) = demo_netns.add_pods([f"{PLACE.prefix}{self.name}-{self.container_id[:8]}"])
-
-
-@dataclass
-class _Show:
-    """Progress: on a terminal a spinner while a step runs, elsewhere one line when it is done."""
-
-    console: Console
-    step_failed: str = ""
-
-    @contextlib.contextmanager
-    def step(self, title: str) -> Generator[list[str]]:
-        """Yields a list for remarks that follow the title."""
-        remarks: list[str] = []
-        start_s = time.monotonic()
-        try:
-            with self.console.status(title) if self.console.is_terminal else contextlib.nullcontext():
-                yield remarks
-        except BaseException:
-            self.step_failed = title
-            raise
-        took = f"{time.monotonic() - start_s:5.2f} s"
-        self.console.print(
-            f"[green]✓[/] {took}  {': '.join((title, ', '.join(remarks))) if remarks else title}"
-        )
-
-
-@dataclass
-class _Run:
-    """What one run made and measured."""
-
-    show: _Show
-    summary: Summary
-    system: demo_system.System
-    folder: demo_manifests.Folder
-    pods: list[Pod] = field(default_factory=list[Pod])
-    shims: dict[str, Path] = field(default_factory=dict[str, Path])
-    add_ms: list[float] = field(default_factory=list[float])
-    del_ms: list[float] = field(default_factory=list[float])
-    leaks: list[str] = field(default_factory=list[str])
-
-    def cni(
-        self, command: str, pod: Pod, *, container_id: str = "", netns: str | None = None
-    ) -> demo_exec.Answer:
-        container_id = container_id or pod.container_id
-        shim = self.shims[pod.node]
-        return demo_exec.call(
-            shim,
-            demo_exec.environment(
-                command,
-                container_id=container_id,
-                netns=str(pod.netns) if netns is None else netns,
-                cni_path=str(shim.parent),
-                arguments=demo_exec.pod_arguments(demo_manifests.NAMESPACE, pod.name, pod.uid, container_id),
-            ),
-            _CONFIGURATION,
-            netns=PLACE.netns(pod.node),
-        )
-
-    def attach(self, pod: Pod) -> None:
-        """ADD in the pod's present sandbox. Raises LabError with the CNI error."""
-        answer = self.cni("ADD", pod)
-        if not answer.ok:
-            raise LabError(f"ADD of {pod.name} on {pod.node}: {answer.complaint()}")
-        pod.addresses = tuple(str(ip["address"]).partition("/")[0] for ip in answer.result()["ips"])
-        pod.add_ms = answer.duration_ms
-        self.add_ms.append(answer.duration_ms)
-
-    def detach(self, pod: Pod, *, container_id: str = "", netns: str | None = None) -> None:
-        answer = self.cni("DEL", pod, container_id=container_id, netns=netns)
-        if not answer.ok:
-            raise LabError(f"DEL of {pod.name} on {pod.node}: {answer.complaint()}")
-        self.del_ms.append(answer.duration_ms)
-
-    def netns_of(self) -> dict[str, Path]:
-        return {address: pod.netns for pod in self.pods for address in pod.addresses}
-
-
-def quantile(values: Sequence[float], q: float) -> float:
-    """The nearest-rank quantile, 0 of nothing."""
-    if not values:
-        return 0.0
-    return sorted(values)[max(0, math.ceil(q * len(values)) - 1)]
 
 
 def run() -> int:
@@ -167,7 +36,7 @@ def run() -> int:
         console.print("orbweaver demo makes network namespaces and links: run it as root.")
         return 2
     signal.signal(signal.SIGTERM, _interrupt)
-    show = _Show(console)
+    show = Show(console)
     count = len(NODES) * PODS_PER_NODE
     summary = Summary(pods=count, of_pairs=count * (count - 1) * 2)
     with PLACE.held(lambda: console.print("· another demo is running; waiting for its end")) as left:
@@ -177,7 +46,7 @@ def run() -> int:
             )
         before = Machine.look()
         system = demo_system.System(PLACE.root, {node: PLACE.netns(node) for node in NODES})
-        this = _Run(show, summary, system, demo_manifests.Folder(system.manifests))
+        this = Stage(show, summary, system, demo_manifests.Folder(system.manifests))
         try:
             _main_job(this)
         except (LabError, OSError, ValueError, KeyError, KeyboardInterrupt) as error:
@@ -198,7 +67,7 @@ def run() -> int:
     return 0 if summary.ok else 1
 
 
-def _main_job(this: _Run) -> None:
+def _main_job(this: Stage) -> None:
     step, system, folder = this.show.step, this.system, this.folder
     with step(f"a switch and {len(NODES)} nodes, each a network namespace"):
         demo_netns.build_switch(
@@ -241,7 +110,7 @@ def _main_job(this: _Run) -> None:
     )
 
 
-def _announced(this: _Run, announcements: demo_reach.Announcements, pods: Sequence[Pod]) -> None:
+def _announced(this: Stage, announcements: demo_reach.Announcements, pods: Sequence[Pod]) -> None:
     with this.show.step("gratuitous ARP and unsolicited NA seen on the switch") as remarks:
         addresses = [address for pod in pods for address in pod.addresses]
         if missing := announcements.missing(addresses):
@@ -249,7 +118,7 @@ def _announced(this: _Run, announcements: demo_reach.Announcements, pods: Sequen
         remarks.append(f"{len(addresses)} addresses")
 
 
-def _reachable(this: _Run) -> None:
+def _reachable(this: Stage) -> None:
     with this.show.step("every pod pings every other, and its gateways") as remarks:
         pairs = demo_reach.ordered_pairs([pod.addresses for pod in this.pods])
         silent = demo_reach.unreachable(this.netns_of(), pairs)
@@ -270,14 +139,14 @@ def _no_silence(silent: Sequence[demo_reach.Pair]) -> None:
         raise LabError(f"{len(silent)} pairs got no echo reply: {few}")
 
 
-def _reachable_again(this: _Run, pod: Pod, others: Sequence[Pod]) -> None:
+def _reachable_again(this: Stage, pod: Pod, others: Sequence[Pod]) -> None:
     """`pod` with all the others, both ways."""
     for other in others:
         pairs = demo_reach.ordered_pairs([pod.addresses, other.addresses])
         _no_silence(demo_reach.unreachable(this.netns_of(), pairs))
 
 
-def _sandbox_killed(this: _Run, announcements: demo_reach.Announcements) -> None:
+def _sandbox_killed(this: Stage, announcements: demo_reach.Announcements) -> None:
     """The sandbox dies without a DEL; the same pod gets another, and the DEL of the first comes late, as kubelet does it."""
     pod, others = this.pods[3], this.pods[:3] + this.pods[4:]
     with this.show.step(
@@ -300,7 +169,7 @@ def _sandbox_killed(this: _Run, announcements: demo_reach.Announcements) -> None
         remarks.append(f"kept {' and '.join(pod.addresses)}")
 
 
-def _pod_replaced(this: _Run, announcements: demo_reach.Announcements) -> None:
+def _pod_replaced(this: Stage, announcements: demo_reach.Announcements) -> None:
     """The pod is deleted; another of the same name, with another UID, comes."""
     pod, others = this.pods[4], this.pods[:4] + this.pods[5:]
     with this.show.step(f"{pod.name} deleted and made again under the same name") as remarks:
@@ -320,7 +189,7 @@ def _pod_replaced(this: _Run, announcements: demo_reach.Announcements) -> None:
         remarks.append(f"has {' and '.join(pod.addresses)}")
 
 
-def _table(this: _Run) -> None:
+def _table(this: Stage) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("pod", "node", "interface", "addresses"):
         table.add_column(column, no_wrap=True)
@@ -338,7 +207,7 @@ def _table(this: _Run) -> None:
     this.show.console.print()
 
 
-def _waterfall(this: _Run) -> None:
+def _waterfall(this: Stage) -> None:
     """The trace of the attach whose time is the median, from the exec of the shim to the reply."""
     median = quantile(this.add_ms, 0.5)
     pod = min(this.pods, key=lambda pod: abs(pod.add_ms - median))
@@ -356,7 +225,7 @@ def _waterfall(this: _Run) -> None:
     )
 
 
-def _all_detached(this: _Run) -> None:
+def _all_detached(this: Stage) -> None:
     with this.show.step("all pods deleted and detached") as remarks:
         for pod in this.pods:
             this.folder.remove_pod(pod.name)
@@ -381,7 +250,7 @@ def _all_detached(this: _Run) -> None:
         remarks.append(f"{len(this.leaks)} left")
 
 
-def _end(this: _Run, before: Machine) -> None:
+def _end(this: Stage, before: Machine) -> None:
     """Stops the system, removes the lab, and counts what did not go by itself."""
     with this.show.step("orbweaver stopped, namespaces removed") as remarks:
         this.system.stop()
