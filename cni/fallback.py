@@ -27,6 +27,10 @@ class Native:
     def boottime_ns(self) -> int:
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
+    def sleep(self, duration_ns: int) -> None:
+        if duration_ns > 0:
+            time.sleep(duration_ns / 1e9)
+
     def setns(self, descriptor: int, kind: int) -> None:
         """Raises OSError. See setns(2)."""
         import ctypes

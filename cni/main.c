@@ -1,20 +1,22 @@
 /* The shim's executable: the smallest CPython that can run a few frozen modules (cni.shim and what it imports).
  *
- * Owns process start, the table of built-in C modules, and what the modules need of the process (`Native`, see
- * fallback.py). Must not know the protocol. Compiled by freeze.py, which generates shim_code.h.
+ * Owns process start, and what the modules need of the process (`Native`, see fallback.py). Must not know the protocol.
+ * Compiled by freeze.py, which generates shim_code.h.
  *
- * Where the time went, and what is left out therefore (exec to exit: 5.2 ms for `python3 -I -S -c pass`, 1.8 ms here):
+ * Where the time of `python3 -I -S -c pass` goes (5.2 ms from exec to exit; 1.5 ms here), and is therefore left out:
  *   - `_init_main = 0`: only the core phase of initialisation (PEP 587, "Multi-Phase Initialization Private Provisional
  *     API"): no path configuration, no `encodings`, no sys.stdin and friends, no signal handlers;
- *   - a module table of our own instead of the library's config.o: expat, zlib, hashes and forty others are not linked;
+ *   - `_install_importlib = 0`: an `import` finds what stands in sys.modules, which `main` fills, and nothing else;
  *   - interning the strings of the ~30 standard modules that the library has frozen (it dirties 100 pages);
  *   - garbage collection, which ran dozens of times over objects that live as long as the process;
+ *   - the table of built-in modules: expat, zlib, hashes and forty others are not even linked;
  *   - finalisation: the shim ends by _exit.
  */
 #define PY_SSIZE_T_CLEAN
-#define Py_BUILD_CORE 1 /* for pycore_gc.h only */
+#define Py_BUILD_CORE 1 /* for the two internal headers */
 #include <Python.h>
 #include "internal/pycore_gc.h"
+#include "internal/pycore_namespace.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -25,23 +27,13 @@
 
 #include "shim_code.h" /* SHIM_MODULES: name, marshalled code, size */
 
-extern PyObject *PyInit__socket(void), *PyInit_posix(void), *PyInit_time(void), *PyInit__thread(void);
-extern PyObject *PyInit__weakref(void), *PyMarshal_Init(void), *PyInit__imp(void), *_PyWarnings_Init(void);
+extern PyObject *PyInit__socket(void), *PyInit_posix(void);
 
-/* Replaces config.o of the library. The last six are what the core phase itself imports. */
-struct _inittab _PyImport_Inittab[] = {
-    {"posix", PyInit_posix},     {"_socket", PyInit__socket},     {"time", PyInit_time},
-    {"_thread", PyInit__thread}, {"_weakref", PyInit__weakref},   {"_imp", PyInit__imp},
-    {"marshal", PyMarshal_Init}, {"_warnings", _PyWarnings_Init}, {"builtins", NULL},
-    {"sys", NULL},               {NULL, NULL},
-};
+/* In the place of the library's config.o, whose table would link every module of it. */
+struct _inittab _PyImport_Inittab[] = {{NULL, NULL}};
 
 /* The linker's --wrap puts these two before the library's own (Python/deepfreeze, Modules/gcmodule.c). */
-extern PyObject *_Py_get_importlib__bootstrap_toplevel(void);
-extern int _PyStaticCode_InternStrings(PyCodeObject *);
-int __wrap__Py_Deepfreeze_Init(void) {
-    return _PyStaticCode_InternStrings((PyCodeObject *)_Py_get_importlib__bootstrap_toplevel());
-}
+int __wrap__Py_Deepfreeze_Init(void) { return 0; }
 
 extern void __real__PyGC_InitState(struct _gc_runtime_state *);
 void __wrap__PyGC_InitState(struct _gc_runtime_state *state) {
@@ -64,8 +56,15 @@ static PyObject *native_setns(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+static PyObject *native_sleep(PyObject *self, PyObject *duration_ns) {
+    long long left_ns = PyLong_AsLongLong(duration_ns);
+    if (left_ns > 0) nanosleep(&(struct timespec){left_ns / 1000000000, left_ns % 1000000000}, NULL);
+    return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+}
+
 static PyMethodDef native_methods[] = {
     {"boottime_ns", native_boottime_ns, METH_NOARGS, NULL},
+    {"sleep", native_sleep, METH_O, NULL},
     {"setns", native_setns, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
@@ -97,6 +96,7 @@ static PyStatus start_python(void) {
     PyConfig config;
     PyConfig_InitIsolatedConfig(&config);
     config._init_main = 0;
+    config._install_importlib = 0;
     config.site_import = 0;
     config.install_signal_handlers = 0;
     config.use_hash_seed = 1; /* no dictionary of ours is keyed by what a stranger sends */
@@ -106,11 +106,24 @@ static PyStatus start_python(void) {
     return Py_InitializeFromConfig(&config);
 }
 
+/* What importlib does with a built-in: a multi-phase one (PEP 489) wants a spec and to be executed, others are ready. */
+static int add_builtin(const char *name, PyObject *(*start)(void)) {
+    PyObject *module = start();
+    if (module != NULL && PyObject_TypeCheck(module, &PyModuleDef_Type)) {
+        PyModuleDef *definition = (PyModuleDef *)module;
+        PyObject *spec = _PyNamespace_New(Py_BuildValue("{ss}", "name", name));
+        module = spec == NULL ? NULL : PyModule_FromDefAndSpec(definition, spec);
+        if (module != NULL && PyModule_ExecDef(module, definition) < 0) return 0;
+    }
+    return module != NULL && PyDict_SetItemString(PyImport_GetModuleDict(), name, module) == 0;
+}
+
 int main(int argc, char **argv) {
     long long start_ns = boottime_ns();
     signal(SIGPIPE, SIG_IGN); /* a server or a runtime that went away is an error to tell, not a death */
     PyImport_FrozenModules = SHIM_MODULES;
-    int running = !PyStatus_Exception(start_python());
+    int running = !PyStatus_Exception(start_python()) && add_builtin("posix", PyInit_posix) &&
+                  add_builtin("_socket", PyInit__socket);
     for (const struct _frozen *module = SHIM_MODULES; running && module->name != NULL; module++)
         running = PyImport_ImportFrozenModule(module->name) == 1;
     if (running) {

@@ -156,7 +156,7 @@ def exchange(config: Config, native: "Native", request: Request, deadline_ns: in
             if link is not None:
                 link.close()
                 link = None
-        pause(min(pause_ns, deadline_ns - native.boottime_ns()))
+        native.sleep(min(pause_ns, deadline_ns - native.boottime_ns()))
         pause_ns = min(pause_ns * 2, PAUSE_MAX_NS)
     who = b"the node agent" if wire.greeted else b"the NATS leaf at " + config.server
     waited = b"%b did not answer for %.1f s" % (who, (native.boottime_ns() - native.start_ns) / 1e9)
@@ -191,13 +191,6 @@ def listen(link: _socket.socket, wire: Wire, native: "Native", until_ns: int) ->
         if answer:
             return answer
     return None
-
-
-def pause(duration_ns: int) -> None:
-    if duration_ns > 0:
-        import time  # 0.1 ms that only a call with trouble pays
-
-        time.sleep(duration_ns / 1e9)
 
 
 def answer(native: "Native") -> Reply:
