@@ -18,7 +18,7 @@ import msgspec
 
 from services.agent import announce, netlink
 from services.agent.netns import InsideSockets, Netns
-from services.agent.observe import ifindex
+from services.agent.observe import ifindex, mac
 from services.agent.op import (
     AddAddress,
     AddRoute,
@@ -108,14 +108,14 @@ class Execution:
         for op in undo(self._done):
             try:
                 self._step(_step_name(op), [op])
-            except KernelError as failure:
-                failures.append(failure.message)
+            except (KernelError, OSError) as failure:
+                failures.append(str(failure))
         self._done.clear()
         self._on_step(StepTiming(name="undo", start_ns=start_ns, end_ns=now_ns(), error="; ".join(failures)))
         return tuple(failures)
 
     def _step(self, name: StepName, ops: Sequence[Op]) -> None:
-        if name in ("address.batch", "link.delete"):
+        if name == "address.batch":
             self._transact(self._pod, ops)
         else:
             for op in ops:
@@ -125,6 +125,11 @@ class Execution:
         match op:
             case CreateMacvlan():
                 self._create(op)
+            case DeleteLink():
+                # What vanished by itself is deleted; what took its name meanwhile is not ours.
+                if mac(self._pod.ioctl, op.ifname) == _mac(op.mac):
+                    self._transact(self._pod, [op])
+                self._ifindexes.pop(op.ifname, None)
             case EnableIpv6() | DisableIpv6():
                 try:
                     self._netns.set_ipv6_disabled(op.ifname, isinstance(op, DisableIpv6))
@@ -161,11 +166,10 @@ class Execution:
         try:
             refused = {refusal.index: refusal for refusal in sockets.route.transact([*self._messages(ops)])}
         except OSError as cause:
+            # No answer: each may be done. Undoing one that is not is harmless.
+            self._done += ops
             raise _failure(ops[0], cause.errno or 0, "") from cause
         self._done += [op for index, op in enumerate(ops) if index not in refused]
-        for op in ops:
-            if isinstance(op, DeleteLink):
-                self._ifindexes.pop(op.ifname, None)
         for index, refusal in refused.items():
             if isinstance(ops[index], DeleteLink) and refusal.errno == errno.ENODEV:
                 continue
@@ -212,7 +216,7 @@ class Execution:
 
     def _ifindex(self, op: Op) -> int:
         found = self._ifindexes.get(op.ifname) or ifindex(self._pod.ioctl, op.ifname)
-        if not found and not isinstance(op, DeleteLink):
+        if not found:
             raise _failure(op, errno.ENODEV, "the link has vanished from the pod")
         self._ifindexes[op.ifname] = found
         return found
@@ -253,6 +257,8 @@ def _meaning(op: Op, code: int) -> tuple[str, str]:
             )
         case CreateMacvlan(), errno.EINVAL:
             return "kernel_refused", f"; {op.parent!r} does not take a macvlan of this mode or MTU"
+        case EnableIpv6(), errno.ENOENT:
+            return "kernel_refused", "; this kernel has no IPv6, or the link has vanished"
         case AddRoute(), errno.EEXIST:
             return "kernel_refused", f"; the pod already has another route to {op.dst}"
         case AddRoute(), errno.ENETUNREACH | errno.EHOSTUNREACH | errno.EINVAL:

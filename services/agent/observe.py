@@ -15,7 +15,8 @@ from services.agent import netlink
 from services.agent.netns import InsideSockets, Netns
 from services.agent.state import Observed, ObservedAddress, ObservedLink, ObservedRoute, ParentLink
 
-_SIOCGIFFLAGS, _SIOCGIFMTU, _SIOCGIFINDEX = 0x8913, 0x8921, 0x8933  # include/uapi/linux/sockios.h
+_SIOCGIFFLAGS, _SIOCGIFMTU, _SIOCGIFHWADDR, _SIOCGIFINDEX = 0x8913, 0x8921, 0x8927, 0x8933
+"""include/uapi/linux/sockios.h"""
 _IFREQ = struct.Struct("16si20x")
 _MODE_NAMES = {number: name for name, number in netlink.MACVLAN_MODES.items()}
 _ABSENT = (errno.ENODEV, errno.ENXIO)
@@ -29,6 +30,12 @@ def ifindex(ioctl: socket.socket, ifname: str) -> int:
 def mtu_bytes(ioctl: socket.socket, ifname: str) -> int:
     """0 where the socket's namespace has no such link."""
     return _request(ioctl, _SIOCGIFMTU, ifname) or 0
+
+
+def mac(ioctl: socket.socket, ifname: str) -> bytes:
+    """Empty where the socket's namespace has no such link."""
+    answer = _answer(ioctl, _SIOCGIFHWADDR, ifname)
+    return b"" if answer is None else answer[18:24]
 
 
 def parent(ioctl: socket.socket, ifname: str) -> ParentLink | None:
@@ -88,15 +95,21 @@ def pod_links(pod: InsideSockets, node_netns: Netns) -> tuple[ObservedLink, ...]
 
 def _request(ioctl: socket.socket, request: int, ifname: str) -> int | None:
     """The integer that an interface ioctl fills in, or None where there is no such link."""
+    answer = _answer(ioctl, request, ifname)
+    if answer is None:
+        return None
+    value: int = _IFREQ.unpack(answer)[1]
+    # ifr_flags is a short at the same place; no other of these values is negative or above 31 bits.
+    return value & 0xFFFF if request == _SIOCGIFFLAGS else value
+
+
+def _answer(ioctl: socket.socket, request: int, ifname: str) -> bytes | None:
     try:
-        answer = fcntl.ioctl(ioctl, request, _IFREQ.pack(ifname.encode(), 0))
+        return fcntl.ioctl(ioctl, request, _IFREQ.pack(ifname.encode(), 0))
     except OSError as cause:
         if cause.errno in _ABSENT:
             return None
         raise
-    value: int = _IFREQ.unpack(answer)[1]
-    # ifr_flags is a short at the same place; no other of these values is negative or above 31 bits.
-    return value & 0xFFFF if request == _SIOCGIFFLAGS else value
 
 
 def _node_id(pod: InsideSockets, node_netns: Netns) -> int:

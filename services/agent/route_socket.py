@@ -7,6 +7,7 @@ Must not know what the messages mean. Used by one thread at a time.
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import Sequence
 
 import msgspec
@@ -19,6 +20,8 @@ _NETLINK_EXT_ACK = 11
 _BATCH_MESSAGES = 64
 """Answers queue in the receive buffer (some 200 KiB, about 1 KiB an answer) before the first is read."""
 _DUMP_TRIES = 10
+_ANSWER_S = 5
+"""A request is carried out inside the send; only an answer that was lost takes longer than a moment."""
 _RECEIVE_BYTES = 65536
 
 
@@ -45,6 +48,8 @@ class RouteSocket:
         )
         self._sequence = 0
         try:
+            # Not settimeout: that would poll before each call.
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", _ANSWER_S, 0))
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
         except BaseException:
