@@ -14,6 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from services.cli.failure import CommandError, UsageError
 from services.cli.manual import COMMANDS, INTRODUCTION, INTRODUCTION_CNI
+from services.cli.output import Terminal
 
 DONE, NO, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -25,6 +26,7 @@ def application() -> App:
         help=INTRODUCTION,
         help_format="plaintext",
         version_flags=[],
+        console=Terminal(),
         # An empty default says nothing, and every flag has one spelling.
         default_parameter=Parameter(show_default=lambda value: value or None, negative=""),
     )

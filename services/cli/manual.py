@@ -46,7 +46,7 @@ takes effect by itself. Needs root. Without --detach it runs until Ctrl-C.
 
 For example:
     orbweaver up --manifests ./manifests --detach
-    orbweaver up --manifests ./manifests --node n1=/run/netns/n1 --node n2=/run/netns/n2 --state /tmp/lab""",
+    orbweaver up --manifests ./lab --state /tmp/lab --node n1=/run/netns/n1""",
     ),
     Command(
         name="down",
@@ -149,7 +149,8 @@ Writes it under the names orbweaver, spiderpool, coordinator and ifacer. Run it 
 
 For example:
     orbweaver cni install --dir /opt/cni/bin
-    orbweaver cni install --dir /opt/cni/bin --node n1 --conflist /etc/cni/net.d/10-underlay.conflist""",
+    orbweaver cni install --dir /opt/cni/bin --node n1 \\
+        --conflist /etc/cni/net.d/10-underlay.conflist""",
     ),
     Command(
         name="version",

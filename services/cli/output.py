@@ -11,9 +11,19 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal, cast
 
 import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 PIPED_COLUMNS = 100
 """The width of pictures where no terminal tells one."""
+
+
+class Terminal(Console):
+    """rich's console, but a reader that went away is `main`'s to judge: rich would exit with 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
 
 
 def columns() -> int:
@@ -53,10 +63,6 @@ def document(value: Any, form: Literal["json", "yaml"]) -> None:
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Prints aligned columns, numbers to the right. On a terminal the widest columns fold rather than lose text."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     cells = [[_cell(value) for value in row] for row in rows]
     drawn = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for index, header in enumerate(headers):
@@ -68,9 +74,9 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         # Text, not str: what users wrote may look like rich's markup.
         drawn.add_row(*(Text(cell) for cell in row))
     if sys.stdout.isatty():
-        Console(highlight=False).print(drawn)
+        Terminal(highlight=False).print(drawn)
     else:
-        Console(highlight=False, width=10_000, no_color=True).print(drawn)
+        Terminal(highlight=False, width=10_000, no_color=True).print(drawn)
 
 
 def _cell(value: object) -> str:

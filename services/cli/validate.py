@@ -25,7 +25,11 @@ def validate(
     *,
     file: Annotated[
         tuple[str, ...],
-        Parameter(name=("--file", "-f"), help="A file of objects, or - for stdin; repeatable."),
+        Parameter(
+            name=("--file", "-f"),
+            allow_leading_hyphen=True,
+            help="A file of objects, or - for stdin; repeatable.",
+        ),
     ] = (),
     delete: Annotated[str, Parameter(help="Judge the deletion of KIND/NAME or KIND/NAMESPACE/NAME.")] = "",
     state: Annotated[
