@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from shared.admission import coordinator, multus, pod, pool, reserved, subnet
+from shared.admission.addressing import total
 from shared.admission.verdict import Operation, Verdict, verdict
 from shared.admission.view import View
 from shared.manifests import settings as conf
 from shared.manifests import shape
 from shared.manifests.ipam import SpiderIPPool, SpiderReservedIP, SpiderSubnet
-from shared.manifests.kinds import kind_of
+from shared.manifests.kinds import API_VERSION, kind_of
 from shared.manifests.meta import Json, Object, ObjectMeta
 from shared.manifests.network import SpiderCoordinator, SpiderMultusConfig
 from shared.manifests.problem import FieldError, Invalid, entry, invalid
@@ -60,6 +61,19 @@ def validate(operation: Operation, raw: Json | None, old: Json | None, view: Vie
         return verdict(decoded.errors)
     errors, warnings = _findings(decoded, stored if operation == "UPDATE" else None, view)
     return verdict([*_meta_errors(decoded.metadata), *errors], warnings)
+
+
+def asks_leases(operation: str, raw: Json | None, old: Json | None, view: View) -> bool:
+    """Whether the verdict depends on which addresses of the pool are leased: so that nobody is asked without need."""
+    before = shape.decode(SpiderIPPool, old) if old is not None else None
+    if not isinstance(before, SpiderIPPool) or kind_of(before.api_version, before.kind) is not kind_of(
+        API_VERSION, "SpiderIPPool"
+    ):
+        return False
+    if operation == "DELETE":
+        return view.settings.enable_validating_resources_deleted_webhook
+    after = shape.decode(SpiderIPPool, raw) if raw is not None and operation == "UPDATE" else None
+    return isinstance(after, SpiderIPPool) and bool(total(before.spec).subtract(total(after.spec)))
 
 
 def _delete_errors(old: Object | None, view: View) -> list[FieldError]:

@@ -1,0 +1,180 @@
+"""AdmissionReview v1 in, AdmissionReview v1 out: a thin skin over shared.admission.
+
+Owns the form of Kubernetes' request and answer, and which path judges which kind. Pure: the view of the other objects is given.
+Must not know HTTP, TLS or where the view comes from.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any, Literal, cast
+
+import msgspec
+
+from services.webhook.patch import diff
+from shared.admission.rules import mutate, validate
+from shared.admission.verdict import Verdict
+from shared.admission.view import View
+from shared.manifests.kinds import BY_KIND
+from shared.manifests.meta import Json
+from shared.manifests.problem import Code, FieldError
+
+API_VERSION = "admission.k8s.io/v1"
+_OURS = ("SpiderIPPool", "SpiderSubnet", "SpiderReservedIP", "SpiderMultusConfig", "SpiderCoordinator")
+_CORE = ("Pod", "Namespace", "ConfigMap")
+Verb = Literal["mutate", "validate"]
+
+
+def path_of(verb: Verb, kind: str) -> str:
+    """`/validate-spiderpool-spidernet-io-v2beta1-spiderippool`, `/mutate--v1-pod`: the form of controller-runtime."""
+    api_version = BY_KIND[kind].api_version
+    group, _, version = api_version.rpartition("/")
+    return f"/{verb}-{group.replace('.', '-')}-{version}-{kind.lower()}"
+
+
+PATHS: dict[str, tuple[Verb, str]] = {
+    **{path_of("mutate", kind): ("mutate", kind) for kind in (*_OURS, "Pod")},
+    **{path_of("validate", kind): ("validate", kind) for kind in (*_OURS, *_CORE)},
+}
+"""Every path that is served: what it does, and to which kind."""
+
+_CAUSES: dict[Code, str] = {
+    "Invalid": "FieldValueInvalid",
+    "Required": "FieldValueRequired",
+    "NotSupported": "FieldValueNotSupported",
+    "Duplicate": "FieldValueDuplicate",
+    "Forbidden": "FieldValueForbidden",
+    "AlreadyExists": "FieldValueDuplicate",
+    "TypeInvalid": "FieldValueTypeInvalid",
+    "Unreadable": "FieldValueInvalid",
+    "Unknown": "FieldValueInvalid",
+}
+_REASONS = {
+    403: "Forbidden",
+    404: "NotFound",
+    409: "AlreadyExists",
+    422: "Invalid",
+    503: "ServiceUnavailable",
+}
+
+
+class GroupVersionKind(msgspec.Struct, frozen=True, kw_only=True):
+    group: str = ""
+    version: str = ""
+    kind: str = ""
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What we read of AdmissionRequest; `object` is absent on DELETE, `old_object` on CREATE."""
+
+    uid: str
+    kind: GroupVersionKind = GroupVersionKind()
+    sub_resource: str = ""
+    name: str = ""
+    namespace: str = ""
+    operation: str = ""
+    object: Json | None = None
+    old_object: Json | None = None
+
+
+class Review(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    api_version: str
+    kind: str
+    request: Request
+
+
+_DECODER = msgspec.json.Decoder(Review)
+
+
+def decode(body: bytes) -> Request:
+    """The request of a review. Raises ValueError with a sentence."""
+    try:
+        review = _DECODER.decode(body)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise ValueError(f"the body is not an AdmissionReview: {error}") from None
+    if review.api_version != API_VERSION or review.kind != "AdmissionReview":
+        raise ValueError(f"{review.api_version} {review.kind} is not {API_VERSION} AdmissionReview")
+    return review.request
+
+
+def answer(verb: Verb, kind: str, request: Request, view: View) -> dict[str, Any]:
+    """The review that answers. A mutation never refuses, but for the kind of a feature that is off."""
+    if request.kind.kind != kind:
+        return refused(request, 422, f"{request.kind.kind} was sent to the path of {kind}")
+    if kind == "SpiderSubnet" and not view.settings.enable_spider_subnet:
+        return refused(request, 404, "could not find the requested resource: SpiderSubnet is not enabled")
+    if request.sub_resource:
+        return _review(request, {"allowed": True})
+    if verb == "mutate":
+        return _mutated(request, view)
+    return _validated(request, view)
+
+
+def _mutated(request: Request, view: View) -> dict[str, Any]:
+    before = request.object
+    if before is None:
+        return _review(request, {"allowed": True})
+    operations = diff(before, mutate(before, view))
+    if not operations:
+        return _review(request, {"allowed": True})
+    patch = base64.b64encode(msgspec.json.encode(operations)).decode()
+    return _review(request, {"allowed": True, "patchType": "JSONPatch", "patch": patch})
+
+
+def _validated(request: Request, view: View) -> dict[str, Any]:
+    if request.operation not in ("CREATE", "UPDATE", "DELETE"):
+        return _review(request, {"allowed": True})
+    verdict = validate(request.operation, request.object, request.old_object, view)
+    warnings = [f"{one.field}: {one.message}" for one in verdict.warnings]
+    extra: dict[str, Any] = {"warnings": warnings} if warnings else {}
+    if verdict.valid:
+        return _review(request, {"allowed": True, **extra})
+    return _review(request, {"allowed": False, "status": _status(request, verdict), **extra})
+
+
+def _status(request: Request, verdict: Verdict) -> dict[str, Any]:
+    """A Status as the API server writes it for an invalid object, with every cause."""
+    code = verdict.status
+    resource = f"{request.kind.kind}.{request.kind.group}" if request.kind.group else request.kind.kind
+    name = request.name or _name(request.object) or _name(request.old_object)
+    sentences = [
+        f"{error.field}: {error.message}" if error.field else error.message for error in verdict.errors
+    ]
+    together = sentences[0] if len(sentences) == 1 else f"[{', '.join(sentences)}]"
+    verb = {403: "is forbidden", 409: "already exists"}.get(code, "is invalid")
+    return {
+        "status": "Failure",
+        "code": code,
+        "reason": _REASONS[code],
+        "message": f'{resource} "{name}" {verb}: {together}',
+        "details": {
+            "group": request.kind.group,
+            "kind": request.kind.kind,
+            "name": name,
+            "causes": [_cause(error) for error in verdict.errors],
+        },
+    }
+
+
+def _cause(error: FieldError) -> dict[str, str]:
+    return {"reason": _CAUSES[error.code], "field": error.field, "message": error.message}
+
+
+def _name(raw: Json | None) -> str:
+    meta = raw.get("metadata") if raw is not None else None
+    name = cast("Json", meta).get("name") if isinstance(meta, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def refused(request: Request, code: int, message: str) -> dict[str, Any]:
+    """A refusal that is about no field."""
+    status = {"status": "Failure", "code": code, "reason": _REASONS[code], "message": message}
+    return _review(request, {"allowed": False, "status": status})
+
+
+def _review(request: Request, response: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "AdmissionReview",
+        "response": {"uid": request.uid, **response},
+    }
