@@ -92,7 +92,7 @@ def build(out: Path) -> Path:
     kept = work / "orbweaver"
     if not kept.exists():
         work.mkdir(parents=True, exist_ok=True)
-        (work / "shim_code.h").write_text(table)
+        _put(work / "shim_code.h", table.encode())
         fresh = work / f"orbweaver.{os.getpid()}"
         paths = [f"-I{work}", f"-I{INCLUDE}", str(HERE / "main.c"), str(library), "-lm", "-o", str(fresh)]
         done = subprocess.run([compiler, *flags, *paths], capture_output=True, text=True, check=False)
