@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -261,6 +262,38 @@ def test_the_nodes_own_namespace_is_refused(lab: Lab, kernel: Kernel, net1: Desi
             assert kernel.is_node_netns(netns)
             with pytest.raises(NetnsError, match="node's own"):
                 kernel.attach(netns, (net1,), lambda _: None)
+
+
+def test_a_sandbox_made_anew_gets_the_mac_of_its_predecessor(lab: Lab, kernel: Kernel) -> None:
+    """The kernel tears a deleted namespace down later, and until then its MAC is taken."""
+    for _ in range(3):
+        sandbox = lab.pod()
+        attach(kernel, lab, sandbox, dual_stack(61))
+        lab.remove(sandbox)
+
+
+def test_the_agents_own_namespace_can_be_the_node(lab: Lab, pod: str) -> None:
+    script = (
+        "import sys\n"
+        "from services.agent.kernel import Kernel\n"
+        "from services.agent.netns import Netns\n"
+        "from tests.kernel.conftest import dual_stack\n"
+        "kernel = Kernel(None)\n"
+        "with Netns.open(sys.argv[1]) as netns, Netns.own() as own:\n"
+        "    assert kernel.is_node_netns(own) and not kernel.is_node_netns(netns)\n"
+        "    kernel.attach(netns, (dual_stack(62),), lambda _: None)\n"
+        "    print(kernel.check(netns, (dual_stack(62),)))\n"
+        "kernel.close()\n"
+    )
+    done = lab.run(lab.nodes[1], sys.executable, "-W", "error", "-c", script, lab.path(pod), check=False)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+    assert lab.ping(pod, "10.6.0.1")
+
+
+def test_the_modules_that_run_in_the_agent_stay_light(lab: Lab) -> None:
+    """pyroute2 and scapy are oracles here: the agent has no memory to spare for them."""
+    script = "import sys, services.agent.kernel; print({'pyroute2', 'scapy', 'asyncio'} & set(sys.modules))"
+    assert lab.run(lab.nodes[0], sys.executable, "-c", script).stdout == "set()\n"
 
 
 def test_facts_of_a_parent(lab: Lab, kernel: Kernel) -> None:

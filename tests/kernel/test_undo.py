@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 import pytest
 
 from services.agent import observe
-from services.agent.execute import Execution, KernelError
+from services.agent.execute import Execution, KernelError, StepTiming
 from services.agent.kernel import Kernel
 from services.agent.netns import Netns
 from services.agent.op import AddRoute, Op
-from services.agent.plan import Plan, plan
+from services.agent.plan import Plan, announcements, plan
 from services.agent.state import DesiredInterface, Observed, Route
 from tests.kernel.conftest import dual_stack
 from tests.support.lab import Lab
@@ -39,12 +41,12 @@ OPS = 14
 class Bench:
     """A pod's namespace with the product's own hands in it, so that a test can stop between two ops."""
 
-    def __init__(self, lab: Lab, pod: str) -> None:
+    def __init__(self, lab: Lab, pod: str, on_step: Callable[[StepTiming], None] = lambda _: None) -> None:
         self._node_netns = Netns.open(lab.path(lab.nodes[0]))
         self.netns = Netns.open(lab.path(pod))
         self._node = self._node_netns.sockets_inside()
         self._pod = self.netns.sockets_inside()
-        self.execution = Execution(self._node, self._pod, self.netns, lambda _: None)
+        self.execution = Execution(self._node, self._pod, self.netns, on_step)
 
     def observed(self) -> Observed:
         """Without the addresses of lo: the kernel sets them when it goes up, and leaves them when it goes down."""
@@ -131,6 +133,29 @@ def test_the_sentence_names_the_op_and_what_the_kernel_said(
     assert raised.value.errno
     assert links(lab, pod) == {"lo"}
     assert "UP" not in lab.ip(pod, "link", "show", "lo")[0]["flags"]
+
+
+def test_an_undo_spares_a_link_that_took_the_name_of_ours(lab: Lab, pod: str) -> None:
+    bench = Bench(lab, pod)
+    try:
+        bench.execution.run(bench.ops()[:1])
+        lab.ip(pod, "link", "del", "net1")
+        lab.ip(pod, "link", "add", "net1", "type", "veth", "peer", "name", "other")
+        assert bench.execution.undo() == ()
+    finally:
+        bench.close()
+    assert links(lab, pod) == {"lo", "net1", "other"}
+
+
+def test_an_announcement_that_fails_is_noted_and_fails_nothing(lab: Lab, pod: str) -> None:
+    steps: list[StepTiming] = []
+    bench = Bench(lab, pod, steps.append)
+    try:
+        bench.execution.run((*bench.ops(), *announcements(WANTED)))
+    finally:
+        bench.close()
+    assert steps[-1].name == "announce"
+    assert steps[-1].error.startswith("announce 10.6.0.9 on net1: no packet socket")
 
 
 def test_the_kernels_own_words_are_in_the_sentence(lab: Lab, kernel: Kernel, pod: str) -> None:

@@ -131,4 +131,7 @@ def _remove_left_over() -> None:
         for entry in _NETNS_DIR.glob(f"{_PREFIX}-*")
         if not Path(f"/proc/{entry.name.split('-')[1]}").exists()
     ]
-    batch([f"netns del {name}" for name in dead])
+    # Another process may be at the same; what one of them removes is removed.
+    argv = ["ip", "-force", "-batch", "-"]
+    lines = "\n".join(f"netns del {name}" for name in dead)
+    subprocess.run(argv, input=lines, capture_output=True, text=True, check=False)
