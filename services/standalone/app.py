@@ -19,7 +19,7 @@ import msgspec
 
 from services.standalone.assembly import Assembly, assemble
 from services.standalone.layout import Layout
-from services.standalone.node_netns import read_nodes, shim_netns
+from services.standalone.node_netns import pin_shim_netns, read_nodes, unpin_shim_netns
 from services.standalone.observer import Look, Observer
 from services.standalone.ports import choose_ports
 from services.standalone.process import await_gone, is_alive, kill_all, mark_of, send, uptime_s
@@ -107,7 +107,7 @@ def run(request: UpRequest, say: Say, on_ready: Callable[[], None]) -> None:
             leaf_urls={node: f"nats://{LOOPBACK}:{ports.nodes[node].leaf}" for node in names},
             webhook_url=f"https://{LOOPBACK}:{ports.webhook_https}",
             ca_file=str(layout.ca_file),
-            shim_netns=shim_netns(),
+            shim_netns=pin_shim_netns(layout.shim_netns),
             supervisor=mark_of(os.getpid()),
         )
         write_struct(layout.credentials_file, credentials)
@@ -121,6 +121,7 @@ def run(request: UpRequest, say: Say, on_ready: Callable[[], None]) -> None:
         finally:
             write_struct(layout.system_file, system_without_processes(system))
     finally:
+        unpin_shim_netns(layout.shim_netns)
         lock.release()
 
 
@@ -246,7 +247,9 @@ def down(state: Path, say: Say) -> None:
     kill_all(marks)
     if left := await_gone(marks, 0.0):
         raise StandaloneError(f"processes {', '.join(str(mark.pid) for mark in left)} cannot be stopped")
-    write_struct(Layout(state.absolute()).system_file, system_without_processes(system))
+    layout = Layout(state.absolute())
+    unpin_shim_netns(layout.shim_netns)
+    write_struct(layout.system_file, system_without_processes(system))
     say(
         f"stopped supervisor and {len(system.services)} processes: {', '.join(e.instance for e in system.services)}"
     )

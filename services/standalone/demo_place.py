@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
 from services.standalone import demo_netns, demo_system
+from services.standalone.node_netns import unpin_shim_netns
 
 _WATCHED = (
     Path("/run"),
@@ -25,7 +27,8 @@ _WATCHED = (
     Path("/etc"),
     Path("/opt"),
 )
-_WORDS = ("orb", "nats", "spider", "cni")
+_OURS = re.compile(r"orbdemo|orbweaver(?!-)|orbweaver-demo|nats|spiderpool")
+"""`orbweaver-…` otherwise is the place of another run, which may begin or end meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Machine:
             for directory in _WATCHED
             if directory.is_dir()
             for entry in directory.iterdir()
-            if any(word in entry.name for word in _WORDS)
+            if _OURS.search(entry.name)
         }
         return Machine(links=frozenset(demo_netns.links()), files=frozenset(files))
 
@@ -82,6 +85,7 @@ class Place:
         namespaces = demo_netns.named(self.prefix)
         for netns in namespaces:
             demo_netns.remove(netns)
+        unpin_shim_netns(demo_system.layout(self.root).shim_netns)
         for entry in self.root.iterdir():
             if entry.is_dir():
                 shutil.rmtree(entry)

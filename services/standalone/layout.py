@@ -53,6 +53,11 @@ class Layout(msgspec.Struct, frozen=True):
         return self.certificates / "ca.crt"
 
     @property
+    def shim_netns(self) -> Path:
+        """A mount of the namespace where the leaves listen, where nothing else names it."""
+        return self.state / "netns"
+
+    @property
     def marks(self) -> Path:
         return self.state / "mark"
 

@@ -1,10 +1,11 @@
 """Which network namespace a node is. Owns the reading of `--node NAME[=NETNS]`.
 
-Must not enter a namespace or change one.
+Must not enter a namespace or change what is in one.
 """
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import socket
@@ -23,6 +24,10 @@ NODE_NAME_MAX_BYTES = 253
 _NS_GET_NSTYPE = 0xB703
 """include/uapi/linux/nsfs.h"""
 _CLONE_NEWNET = 0x40000000
+_MS_BIND = 0x1000
+_MNT_DETACH = 2
+"""include/uapi/linux/mount.h, include/linux/fs.h"""
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def read_nodes(arguments: tuple[str, ...]) -> tuple[NodeSpec, ...]:
@@ -37,12 +42,27 @@ def read_nodes(arguments: tuple[str, ...]) -> tuple[NodeSpec, ...]:
     return nodes
 
 
-def shim_netns() -> str:
-    """Where a shim finds the leaves' loopback, whatever namespace it is started in; empty: only where it is started.
+def pin_shim_netns(pin: Path) -> str:
+    """Where a shim finds the leaves' loopback, whatever namespace it is started in.
 
-    Process 1's namespace can be named for as long as the machine runs, so it serves where `up` runs in it.
+    Process 1's namespace can be named for as long as the machine runs, so it serves where `up` runs in it and may look. Elsewhere
+    (in a container, without the capabilities of process 1) our own namespace is mounted on `pin`, as `ip netns` does it.
+    Empty where not even that is allowed: then a shim must be started where the leaves are.
     """
-    return INIT_NETNS if same_namespace(OWN_NETNS, INIT_NETNS) else ""
+    if same_namespace(OWN_NETNS, INIT_NETNS):
+        return INIT_NETNS
+    unpin_shim_netns(pin)
+    pin.touch(mode=0o400)
+    if _libc.mount(OWN_NETNS.encode(), os.fsencode(pin), None, _MS_BIND, None) != 0:
+        pin.unlink()
+        return ""
+    return str(pin)
+
+
+def unpin_shim_netns(pin: Path) -> None:
+    """Takes the mount away, that of a killed `up` too. Nothing to do is no error."""
+    _libc.umount2(os.fsencode(pin), _MNT_DETACH)
+    pin.unlink(missing_ok=True)
 
 
 def _read_node(text: str) -> NodeSpec:
