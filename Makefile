@@ -61,9 +61,9 @@ test: setup setup-test ## all tests, with real runtimes, kernel and NATS server
 	$(need_root)
 	@$(BIN)/python -m pytest --durations=15
 
-bench: setup setup-test ## the benchmark beside its rivals; the last line is one JSON object
+bench: setup setup-test ## the benchmark beside its rivals, last line JSON; BENCH=--short for the short form
 	$(need_root)
-	@$(BIN)/python -m tests.bench
+	@$(BIN)/python -m tests.bench $(BENCH)
 
 lint: setup ## format, lint, types, walls between the parts
 	@$(BIN)/ruff format --check .
