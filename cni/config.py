@@ -39,7 +39,9 @@ class Config:
             raise ValueError
         if not isinstance(deadlines_s, dict) or text[end:].strip():
             raise ValueError
-        self.deadlines_s = {verb: value for verb, value in deadlines_s.items() if isinstance(value, float)}
+        self.deadlines_s = {
+            verb: value for verb, value in deadlines_s.items() if isinstance(value, float) and value < 1e6
+        }
 
 
 def parse_string(text: bytes, at: int) -> tuple[bytes, int]:

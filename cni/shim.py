@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 BODY_MAX_BYTES = 512 * 1024
 HEADER_MAX_BYTES = 64 * 1024
+CONFIG_MAX_BYTES = 64 * 1024
 REPEAT_NS = 2_000_000_000  # an agent may have been killed holding the request; its successor answers the copy
 PAUSE_MIN_NS, PAUSE_MAX_NS = 5_000_000, 250_000_000
 DEADLINES_S = {b"ADD": 60.0, b"DEL": 30.0, b"CHECK": 10.0, b"GC": 25.0, b"STATUS": 1.0, b"VERSION": 0.0}
@@ -55,6 +56,10 @@ def quote(text: bytes) -> bytes:
     return b'"%b"' % escaped.encode()
 
 
+def reason(error: OSError | WireError) -> bytes:
+    return ((isinstance(error, OSError) and error.strerror) or str(error)).encode()
+
+
 def read_config(native: "Native") -> Config:
     """From the directory of the executable itself, or else from that of the name it was called by (a symbolic link)."""
     problem = b""
@@ -63,11 +68,11 @@ def read_config(native: "Native") -> Config:
         try:
             descriptor = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
             try:
-                return Config(posix.read(descriptor, HEADER_MAX_BYTES))
+                return Config(posix.read(descriptor, CONFIG_MAX_BYTES))
             finally:
                 posix.close(descriptor)
         except OSError as error:
-            problem = problem or str(error).encode()
+            problem = problem or b"%b: %b" % (path, reason(error))
         except (ValueError, KeyError, RecursionError):
             raise CniError(6, b"%b is not a configuration of this plugin" % path, INSTALL_AGAIN) from None
     raise CniError(5, b"the plugin's configuration cannot be read: " + problem, INSTALL_AGAIN)
@@ -83,7 +88,7 @@ def read_body() -> bytes:
                 what = b"the network configuration on stdin is larger than %d bytes" % BODY_MAX_BYTES
                 raise CniError(6, what, b"remove from it what the plugin does not need")
     except OSError as error:
-        what = b"the network configuration cannot be read from stdin: " + str(error).encode()
+        what = b"the network configuration cannot be read from stdin: " + reason(error)
         raise CniError(5, what, b"the container runtime passes it there") from None
     return body
 
@@ -113,9 +118,8 @@ class Request:
                 header.append(b"%b: %b" % (name.lower(), environment[name]))
         head = b"\r\n".join(header) + b"\r\n\r\n"
         if len(head) > HEADER_MAX_BYTES:
-            raise CniError(
-                4, b"the CNI_* variables are larger than %d bytes" % HEADER_MAX_BYTES, b"shorten CNI_ARGS"
-            )
+            what = b"the CNI_* variables are larger than %d bytes" % HEADER_MAX_BYTES
+            raise CniError(4, what, b"shorten CNI_ARGS or CNI_PATH")
         options = b'"verbose":false,"pedantic":false,"headers":true,"no_responders":true,"lang":"orbweaver","protocol":1'
         credential = b'"user":%b,"pass":%b' % (quote(config.user), quote(config.password))
         self.inbox = b"_INBOX_shim.%b." % posix.urandom(12).hex().encode()
@@ -144,15 +148,15 @@ def exchange(config: Config, native: "Native", request: Request, deadline_ns: in
             try:
                 link.sendall(unsent)
             except OSError as error:
-                last = str(error).encode()  # goes on: why the server closed can still be read
-            answer = listen(link, wire, native, min(deadline_ns, now_ns + REPEAT_NS))
-            if isinstance(answer, Reply):
-                return answer
-            if answer is None:
+                last = reason(error)  # goes on: why the server closed can still be read
+            heard = listen(link, wire, native, min(deadline_ns, now_ns + REPEAT_NS))
+            if isinstance(heard, Reply):
+                return heard
+            if heard is None:
                 continue
             last = b"nobody serves " + config.subject
         except (OSError, WireError) as error:
-            last = str(error).encode()
+            last = reason(error)
             if link is not None:
                 link.close()
                 link = None
@@ -175,12 +179,12 @@ def listen(link: _socket.socket, wire: Wire, native: "Native", until_ns: int) ->
             return None
         if not received:
             raise WireError("the server closed the connection")
-        answer = None
+        nobody = None
         for event in wire.feed(received):
             if isinstance(event, Reply):
                 return event
             if isinstance(event, NoResponder):
-                answer = event
+                nobody = event
             elif isinstance(event, Ping):
                 link.sendall(b"PONG\r\n")
             elif event.final:
@@ -188,8 +192,8 @@ def listen(link: _socket.socket, wire: Wire, native: "Native", until_ns: int) ->
                 raise CniError(116, what, INSTALL_AGAIN)
             else:
                 raise WireError(event.text.decode("utf-8", "replace"))
-        if answer:
-            return answer
+        if nobody:
+            return nobody
     return None
 
 
@@ -198,9 +202,7 @@ def answer(native: "Native") -> Reply:
     command = posix.environ.get(b"CNI_COMMAND", b"")
     if command not in DEADLINES_S:
         what = b"CNI_COMMAND is %b" % (quote(command) if command else b"not set")
-        raise CniError(
-            4, what, b"it is one of ADD, DEL, CHECK, GC, STATUS, VERSION, and set by the container runtime"
-        )
+        raise CniError(4, what, b"the container runtime sets it to ADD, DEL, CHECK, GC, STATUS or VERSION")
     body = read_body()
     if command == b"VERSION":
         versions = b",".join(quote(version) for version in VERSIONS)
@@ -225,8 +227,14 @@ def enter(netns: bytes, native: "Native") -> None:
         native.setns(descriptor, CLONE_NEWNET)
         posix.close(descriptor)
     except OSError as error:
-        what = b"the network namespace %b cannot be entered: %b" % (netns, str(error).encode())
+        what = b"the network namespace %b cannot be entered: %b" % (netns, reason(error))
         raise CniError(5, what, b"run the plugin as root, or " + INSTALL_AGAIN) from None
+
+
+def error_object(failure: CniError) -> Reply:
+    """CNI spec 1.1, "Error"."""
+    texts = quote(failure.version or b"1.0.0"), failure.code, quote(failure.message), quote(failure.details)
+    return Reply(1, b'{"cniVersion":%b,"code":%d,"msg":%b,"details":%b}\n' % texts)
 
 
 def main(native: "Native") -> None:
@@ -234,18 +242,10 @@ def main(native: "Native") -> None:
     try:
         reply = answer(native)
     except CniError as failure:
-        fields = (
-            quote(failure.version or b"1.0.0"),
-            failure.code,
-            quote(failure.message),
-            quote(failure.details),
-        )
-        reply = Reply(1, b'{"cniVersion":%b,"code":%d,"msg":%b,"details":%b}\n' % fields)
+        reply = error_object(failure)
     except BaseException as error:
-        what = quote(b"%b: %b" % (type(error).__name__.encode(), str(error).encode("utf-8", "replace")))
-        reply = Reply(
-            1, b'{"cniVersion":"1.0.0","code":199,"msg":%b,"details":"a defect of the CNI shim"}\n' % what
-        )
+        what = b"%b: %b" % (type(error).__name__.encode(), str(error).encode("utf-8", "replace"))
+        reply = error_object(CniError(199, what, b"this is a defect of the CNI shim"))
     try:
         unwritten = reply.body
         while unwritten:

@@ -64,7 +64,7 @@ def test_a_server_that_accepts_and_hangs_is_the_leaf_s_silence(tmp_path: Path, p
     run = Installed(tmp_path / "bin", peer.address, deadlines_s={"ADD": 0.3})("ADD", b"x" * 500_000)
     assert run.error["code"] == 11
     assert "the NATS leaf" in str(run.error["msg"])
-    assert run.took_s < 1
+    assert run.took_s < 5
 
 
 def test_an_answer_a_byte_at_a_time_arrives(tmp_path: Path, peer: Peer) -> None:
@@ -91,7 +91,7 @@ def test_garbage_ends_as_an_error_object(tmp_path: Path, peer: Peer) -> None:
         peer.serve = lambda connection, noise=noise: connection.sendall(noise)
         run = installed("ADD")
         assert run.error["code"] in (11, 116), (seed, noise)
-        assert run.took_s < 1, (seed, noise)
+        assert run.took_s < 5, (seed, noise)
 
 
 def test_a_refused_connection_names_the_reason(tmp_path: Path) -> None:
