@@ -9,6 +9,7 @@ directories; symbolic links are followed, so that a mounted ConfigMap (`a.yaml -
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from pathlib import Path
@@ -22,7 +23,8 @@ SUFFIXES = (".yaml", ".yml", ".json")
 SETTLE_S = 0.02
 """A file must be this long unchanged before it is read, or away before it is gone: an editor truncates then writes, or renames
 the old file away before it puts the new one in its place. Also longer than the tick of a file's mtime (4 ms at HZ=250)."""
-SETTLE_ROUNDS = 25
+PATIENCE_S = 0.5
+"""How long one look waits for files to settle."""
 FILE_MAX_BYTES = 16 * 1024 * 1024
 
 
@@ -47,8 +49,9 @@ class Pass(msgspec.Struct, frozen=True, kw_only=True):
 class Folder:
     """Remembers the signature of every file it has read. Not for use from two threads at once."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, settle_s: float = SETTLE_S) -> None:
         self._root = root
+        self._settle_s = settle_s
         self._read: dict[str, Signature] = {}
 
     @property
@@ -63,7 +66,7 @@ class Folder:
         fresh: set[str] = set()
         away: frozenset[str] = frozenset()
         gone: frozenset[str] = frozenset()
-        for _ in range(SETTLE_ROUNDS):
+        for _ in range(max(2, round(PATIENCE_S / self._settle_s))):
             found, unreadable = _walk(self._root)
             away_before = away
             away = frozenset(
@@ -74,7 +77,7 @@ class Folder:
             for path, signature in sorted(found.items()):
                 if self._read.get(path) == signature:
                     continue
-                content = self._read_whole(path, signature) if _age_s(signature) >= SETTLE_S else None
+                content = self._read_whole(path, signature) if _age_s(signature) >= self._settle_s else None
                 if content is None:
                     fresh.add(path)
                 elif isinstance(content, bytes):
@@ -84,7 +87,7 @@ class Folder:
                     unreadable[path] = content
             if not fresh and gone == away:
                 break
-            time.sleep(SETTLE_S)
+            time.sleep(self._settle_s)
         else:
             unreadable |= dict.fromkeys(fresh, "it is still being written")
         for path in gone:
@@ -126,15 +129,15 @@ def _walk(root: Path) -> tuple[dict[str, Signature], dict[str, str]]:
                     if entry.name.startswith("."):
                         continue
                     name = prefix + entry.name
-                    if entry.is_dir():
-                        pending.append((name + "/", entry.path))
-                    elif name.endswith(SUFFIXES):
-                        try:
+                    try:
+                        if entry.is_dir():
+                            pending.append((name + "/", entry.path))
+                        elif name.endswith(SUFFIXES):
                             found[name] = _signature(entry.stat())
-                        except FileNotFoundError:
-                            continue  # a link to nothing, or removed since it was listed
-                        except OSError as error:
-                            unreadable[name] = error.strerror or str(error)
+                    except FileNotFoundError:
+                        continue  # a link to nothing, or removed since it was listed
+                    except OSError as error:
+                        unreadable[name] = error.strerror or str(error)
         except OSError as error:
             unreadable[prefix] = error.strerror or str(error)
     return found, unreadable
@@ -147,4 +150,4 @@ def _signature(status: os.stat_result) -> Signature:
 def _age_s(signature: Signature) -> float:
     """How long ago the file was written; a time in the future counts as long ago, or the file would never settle."""
     age_s = time.time() - signature.mtime_ns / 1e9
-    return age_s if age_s >= 0 else SETTLE_S
+    return age_s if age_s >= 0 else math.inf

@@ -101,45 +101,81 @@ def judge(
     objects: Objects, wish: Wish, admitted: dict[ObjectKey, Json], rules: Rules, held: Held, now_s: float
 ) -> Judgement:
     """Changes `objects` and `admitted` (the manifest from which each object in force was admitted)."""
-    facts: list[Fact] = []
-    problems: list[SourceProblem] = []
-    for key in _unwanted(objects, wish):
-        denied = _deny_deletion(objects.in_force[key], rules, held)
-        if denied is not None:
-            problems.append(denied)
-            continue
-        admitted.pop(key, None)
-        if key.kind == POOL:
-            facts += objects.terminate(key, now_s)
-            rules.put(objects.in_force[key].raw)
-        else:
-            facts += objects.remove(key)
-            rules.remove(key)
-    pending = _changed(objects, wish, admitted)
-    refused: dict[ObjectKey, tuple[FieldError, ...]] = {}
-    progress = True
-    while pending and progress:
-        again: list[tuple[ObjectKey, Document]] = []
-        progress = False
-        for key, document in pending:
-            outcome = _admit(objects, key, document, rules, held)
-            if isinstance(outcome, tuple):
-                refused[key] = outcome
-                again.append((key, document))
-                continue
-            progress = True
-            refused.pop(key, None)
-            admitted[key] = document.raw
-            rules.put(outcome)
-            facts += objects.put(key, document.api_version, outcome, (document.file, document.line), now_s)
-        pending = again
+    turn = _Turn(objects, wish, admitted, rules, held, now_s)
+    while True:
+        told = len(turn.facts)
+        problems = turn.delete()
+        refused = turn.bring_into_force()
+        if len(turn.facts) == told:
+            break  # what came or went may have opened the way for the rest
     for key, errors in refused.items():
         problems += [problem(wish.wanted[key], error) for error in errors]
     for key, document in wish.wanted.items():
         if leaving(objects.in_force.get(key), document):
-            again_later = "it was deleted and has leases; when the last is released it is created anew"
-            problems.append(problem(document, invalid("metadata.name", again_later, "Forbidden")))
-    return Judgement(facts=tuple(facts), problems=tuple(problems), open=bool(problems))
+            sentence = "it was deleted and has leases; when the last is released it is created anew"
+            problems.append(problem(document, invalid("metadata.name", sentence, "Forbidden")))
+    return Judgement(facts=tuple(turn.facts), problems=tuple(problems), open=bool(problems))
+
+
+class _Turn:
+    """What one judgement works on; `facts` are those told so far."""
+
+    def __init__(
+        self,
+        objects: Objects,
+        wish: Wish,
+        admitted: dict[ObjectKey, Json],
+        rules: Rules,
+        held: Held,
+        now_s: float,
+    ) -> None:
+        self.objects = objects
+        self.wish = wish
+        self.admitted = admitted
+        self.rules = rules
+        self.held = held
+        self.now_s = now_s
+        self.facts: list[Fact] = []
+
+    def delete(self) -> list[SourceProblem]:
+        """Removes what is in no file; what may not go is a problem each."""
+        problems: list[SourceProblem] = []
+        for key in _unwanted(self.objects, self.wish):
+            denied = _deny_deletion(self.objects.in_force[key], self.rules, self.held)
+            if denied is not None:
+                problems.append(denied)
+                continue
+            self.admitted.pop(key, None)
+            if key.kind == POOL:
+                self.facts += self.objects.terminate(key, self.now_s)
+                self.rules.put(self.objects.in_force[key].raw)
+            else:
+                self.facts += self.objects.remove(key)
+                self.rules.remove(key)
+        return problems
+
+    def bring_into_force(self) -> dict[ObjectKey, tuple[FieldError, ...]]:
+        """Admits what changed, over and over while anything comes through; what is refused at the end."""
+        pending = _changed(self.objects, self.wish, self.admitted)
+        refused: dict[ObjectKey, tuple[FieldError, ...]] = {}
+        progress = True
+        while pending and progress:
+            again: list[tuple[ObjectKey, Document]] = []
+            progress = False
+            for key, document in pending:
+                outcome = _admit(self.objects, key, document, self.rules, self.held)
+                if isinstance(outcome, tuple):
+                    refused[key] = outcome
+                    again.append((key, document))
+                    continue
+                progress = True
+                refused.pop(key, None)
+                self.admitted[key] = document.raw
+                self.rules.put(outcome)
+                place = (document.file, document.line)
+                self.facts += self.objects.put(key, document.api_version, outcome, place, self.now_s)
+            pending = again
+        return refused
 
 
 def _changed(

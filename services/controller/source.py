@@ -143,12 +143,24 @@ class FolderSource:
         wish = merge(self._files, self._unreadable, self.in_force)
         self._wanted = wish.wanted
         held: dict[str, tuple[LeaseView, ...] | None] = {}
-        for pool in sorted(questions(self._objects, wish, self._admitted, self._rules)):
-            held[pool] = await self._leases.of_pool(pool)
-            if held[pool] is None:
-                break  # the others would wait as long for the same silence
-        judgement = judge(self._objects, wish, self._admitted, self._rules, held, time.time())
+        facts: list[Fact] = []
+        while True:
+            # a pass may bring settings into force that make it ask more
+            asked = sorted(questions(self._objects, wish, self._admitted, self._rules) - held.keys())
+            held |= await self._ask(asked)
+            judgement = judge(self._objects, wish, self._admitted, self._rules, held, time.time())
+            facts += judgement.facts
+            if not asked or not judgement.facts:
+                break
         self._problems = (*wish.problems, *judgement.problems)
         self._open = judgement.open
         self._judged_at_s = time.monotonic()
-        return list(judgement.facts)
+        return facts
+
+    async def _ask(self, pools: list[str]) -> dict[str, tuple[LeaseView, ...] | None]:
+        held: dict[str, tuple[LeaseView, ...] | None] = dict.fromkeys(pools)
+        for pool in pools:
+            held[pool] = await self._leases.of_pool(pool)
+            if held[pool] is None:
+                break  # the others would wait as long for the same silence
+        return held
