@@ -80,6 +80,7 @@ def _show(explained: Explained, events: list[Json]) -> None:
                 [v.ifname, f"IPv{v.family}", v.pool, "yes" if v.chosen else "no", v.free, v.reason]
                 for v in explained.verdicts
             ],
+            prose=True,
         )
     if explained.leases:
         output.say("\nleases that it has:")
@@ -93,4 +94,5 @@ def _show(explained: Explained, events: list[Json]) -> None:
         output.table(
             ["AGE", "TYPE", "REASON", "MESSAGE"],
             [[columns.age(e["time"], now), e["type"], e["reason"], e["message"]] for e in events],
+            prose=True,
         )

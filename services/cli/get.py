@@ -55,6 +55,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     header: list[str]
     rows: list[list[object]]
     names: list[str]
+    prose: bool = False
     complaint: str = ""
 
 
@@ -128,7 +129,7 @@ def _show(found: Found, form: Output, *, single: bool, nothing: str) -> int:
                 output.say(name)
         case "table" | "wide":
             if found.items:
-                output.table(found.header, found.rows)
+                output.table(found.header, found.rows, prose=found.prose)
             else:
                 output.complain(nothing)
     return 1 if found.complaint else 0
@@ -319,6 +320,7 @@ async def _events(system: System, wanted: Filter, wide: bool) -> Found:
             for item in items
         ],
         names=[f"event/{item['metadata']['name']}" for item in items],
+        prose=not wide,
     )
 
 

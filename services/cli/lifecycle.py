@@ -108,6 +108,7 @@ def _show(found: Json) -> None:
                 ]
                 for s in found["services"]
             ],
+            prose=True,
         )
 
 

@@ -5,6 +5,7 @@ Owns the look. Must not know what is shown. stdout carries the answer only, so t
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -17,6 +18,9 @@ from rich.text import Text
 
 PIPED_COLUMNS = 100
 """The width of pictures where no terminal tells one."""
+PIPED_MAX_COLUMNS = 10_000
+PROSE_COLUMNS = 40
+"""What a last column of sentences gets at least."""
 
 
 class Terminal(Console):
@@ -61,22 +65,32 @@ def document(value: Any, form: Literal["json", "yaml"]) -> None:
         say(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Prints aligned columns, numbers to the right. On a terminal the widest columns fold rather than lose text."""
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, prose: bool = False) -> None:
+    """Prints aligned columns, numbers to the right. A cell is never broken, since people copy addresses and names: a line that is
+    too long is the terminal's to wrap. Only the last column folds between words, where it is `prose`."""
     cells = [[_cell(value) for value in row] for row in rows]
-    drawn = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    natural = 0
     for index, header in enumerate(headers):
-        numeric = bool(cells) and all(
-            row[index].lstrip("-").replace(".", "", 1).isdigit() or not row[index] for row in cells
+        column = [row[index] for row in cells]
+        numeric = any(column) and all(cell.replace(".", "", 1).isdigit() or not cell for cell in column)
+        folds = prose and index == len(headers) - 1
+        natural += PROSE_COLUMNS if folds else max(len(text) for text in (header, *column)) + 2
+        drawn.add_column(
+            header,
+            justify="right" if numeric else "left",
+            no_wrap=not folds,
+            overflow="fold" if folds else "crop",
         )
-        drawn.add_column(header, justify="right" if numeric else "left", overflow="fold")
     for row in cells:
         # Text, not str: what users wrote may look like rich's markup.
         drawn.add_row(*(Text(cell) for cell in row))
-    if sys.stdout.isatty():
-        Terminal(highlight=False).print(drawn)
-    else:
-        Terminal(highlight=False, width=10_000, no_color=True).print(drawn)
+    on_terminal = sys.stdout.isatty()
+    width = max(columns(), natural) if on_terminal else PIPED_MAX_COLUMNS
+    terminal = Terminal(highlight=False, width=width, force_terminal=on_terminal, file=io.StringIO())
+    terminal.print(drawn)
+    for line in cast("io.StringIO", terminal.file).getvalue().splitlines():
+        say(line.rstrip())
 
 
 def _cell(value: object) -> str:

@@ -21,7 +21,7 @@ _STATES = {
     "held": "is held by",
     "detached": "is kept for (its sandbox is gone, the pod lives)",
     "ahead": "is taken ahead for",
-    "resting": "rests after",
+    "resting": "is given again last, for it rests: it was held by",
 }
 
 
@@ -39,9 +39,10 @@ def who(
     address = format_address(value, family)
     answer = ask(state, lambda system: _who(system, address))
     holders: list[Json] = answer["holders"]
+    has = any(holder["state"] != "resting" for holder in holders)
     if form != "table":
         output.document(answer, form)
-        return 0 if holders else 1
+        return 0 if has else 1
     for holder in holders:
         for line in _sentences(address, holder):
             output.say(line)
@@ -49,7 +50,7 @@ def who(
         output.say(f"{address} is {one['sentence']}")
     if not holders and not answer["standings"]:
         output.say(f"{address} is in no pool: nothing here has it or will give it")
-    return 0 if holders else 1
+    return 0 if has else 1
 
 
 async def _who(system: System, address: str) -> Json:
