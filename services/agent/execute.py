@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -45,6 +46,8 @@ StepName = Literal[
 
 _MAC_WAIT_S = 1.5
 _MAC_RETRY_S = 0.02
+_CHOSEN_INDEXES = 1 << 29
+"""Interface indexes that we choose ourselves lie from here to twice here, far above those that the kernel gives."""
 
 
 class StepTiming(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +85,7 @@ class Execution:
         self._on_step = on_step
         self._done: list[Op] = []
         self._ifindexes: dict[str, int] = {}
+        self._chosen: dict[str, int] = {}
 
     def run(self, ops: Sequence[Op]) -> None:
         """Carries out `ops` in order. Raises KernelError at the first that fails; `undo` then takes back the rest.
@@ -148,16 +152,23 @@ class Execution:
                 self._transact(self._pod, [op])
 
     def _create(self, op: CreateMacvlan) -> None:
-        """Waits out a MAC that is still held by a namespace which was deleted but not yet torn down.
+        """Creates the link, past two refusals that are none.
 
-        The kernel does that later, one batch after the other (net/core/net_namespace.c, cleanup_net), so a sandbox
-        that is re-created at once with its old MAC meets its own predecessor.
+        A MAC may still be held by a namespace that was deleted but not yet torn down: the kernel does that later, one
+        batch after the other (net/core/net_namespace.c, cleanup_net), so a sandbox that is re-created at once meets
+        its predecessor. And Linux before 6.15 looks for the name in the sender's namespace too (net/core/rtnetlink.c,
+        rtnl_newlink), so that no pod could have an `eth0` where the node has one; a message that names an index as
+        well is looked up by the index alone.
         """
         until = time.monotonic() + _MAC_WAIT_S
         while True:
             try:
                 return self._transact(self._node, [op])
             except KernelError as failure:
+                named_on_node = failure.errno == errno.EEXIST and not ifindex(self._pod.ioctl, op.ifname)
+                if named_on_node and op.ifname not in self._chosen:
+                    self._chosen[op.ifname] = secrets.randbelow(_CHOSEN_INDEXES) + _CHOSEN_INDEXES
+                    continue
                 if failure.errno != errno.EADDRINUSE or time.monotonic() > until:
                     raise
             time.sleep(_MAC_RETRY_S)
@@ -186,6 +197,7 @@ class Execution:
                         mtu_bytes=op.mtu_bytes,
                         mode=op.mode,
                         netns_fd=self._netns.fd,
+                        ifindex=self._chosen.get(op.ifname, 0),
                     )
                 case DeleteLink():
                     yield netlink.delete_link(ifindex=self._ifindex(op))

@@ -69,12 +69,19 @@ def _message(kind: int, flags: int, payload: bytes) -> bytes:
 
 
 def create_macvlan(
-    *, ifname: str, parent_ifindex: int, mac: bytes, mtu_bytes: int, mode: str, netns_fd: int
+    *,
+    ifname: str,
+    parent_ifindex: int,
+    mac: bytes,
+    mtu_bytes: int,
+    mode: str,
+    netns_fd: int,
+    ifindex: int = 0,
 ) -> bytes:
     """RTM_NEWLINK that makes the link inside the namespace `netns_fd`, named, addressed and up.
 
     One message instead of create, move, rename, up: a move waits for RCU grace periods (some 18 ms).
-    `mtu_bytes` 0 leaves the parent's (drivers/net/macvlan.c, macvlan_common_newlink).
+    `mtu_bytes` 0 leaves the parent's (drivers/net/macvlan.c, macvlan_common_newlink). `ifindex` 0 lets the kernel choose.
     """
     kind_and_mode = _attribute(IFLA_INFO_KIND, b"macvlan\0") + _attribute(
         IFLA_INFO_DATA, _attribute(IFLA_MACVLAN_MODE, _U32.pack(MACVLAN_MODES[mode]))
@@ -82,7 +89,7 @@ def create_macvlan(
     return _message(
         RTM_NEWLINK,
         _CREATE,
-        _LINK.pack(0, 0, 0, IFF_UP, IFF_UP)
+        _LINK.pack(0, 0, ifindex, IFF_UP, IFF_UP)
         + _attribute(IFLA_IFNAME, ifname.encode() + b"\0")
         + _attribute(IFLA_LINK, _U32.pack(parent_ifindex))
         + (_attribute(IFLA_MTU, _U32.pack(mtu_bytes)) if mtu_bytes else b"")

@@ -272,6 +272,15 @@ def test_a_sandbox_made_anew_gets_the_mac_of_its_predecessor(lab: Lab, kernel: K
         lab.remove(sandbox)
 
 
+def test_a_pods_interface_may_have_the_name_of_the_nodes(lab: Lab, kernel: Kernel, pod: str) -> None:
+    """Linux before 6.15 refuses the plain message for it."""
+    wanted = dual_stack(63, "eth1")
+    with Netns.open(lab.path(pod)) as netns:
+        kernel.attach(netns, (wanted,), lambda _: None)
+        assert kernel.check(netns, (wanted,)) == []
+    assert lab.ping(pod, "10.6.0.1")
+
+
 def test_the_agents_own_namespace_can_be_the_node(lab: Lab, pod: str) -> None:
     script = (
         "import sys\n"

@@ -35,14 +35,22 @@ def text(packed: bytes) -> str:
     return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
 
 
-@given(ifname=IFNAMES, index=INDEXES, mac=MACS, mtu=MTUS, mode=st.sampled_from([*netlink.MACVLAN_MODES]))
-def test_create_macvlan(ifname: str, index: int, mac: bytes, mtu: int, mode: str) -> None:
+@given(
+    ifname=IFNAMES,
+    index=INDEXES,
+    mac=MACS,
+    mtu=MTUS,
+    mode=st.sampled_from([*netlink.MACVLAN_MODES]),
+    chosen=st.sampled_from([0, 1 << 29]),
+)
+def test_create_macvlan(ifname: str, index: int, mac: bytes, mtu: int, mode: str, chosen: int) -> None:
     message = netlink.create_macvlan(
-        ifname=ifname, parent_ifindex=index, mac=mac, mtu_bytes=mtu, mode=mode, netns_fd=7
+        ifname=ifname, parent_ifindex=index, mac=mac, mtu_bytes=mtu, mode=mode, netns_fd=7, ifindex=chosen
     )
     oracle = ifinfmsg()
     oracle["header"]["type"] = netlink.RTM_NEWLINK
     oracle["header"]["flags"] = 0x601
+    oracle["index"] = chosen
     oracle["flags"] = oracle["change"] = 1
     oracle["attrs"] = [
         ("IFLA_IFNAME", ifname),
