@@ -92,19 +92,6 @@ def default_conflist(
     return json.dumps({"cniVersion": "1.0.0", "name": name, "plugins": [plugin]}, indent=2) + "\n"
 
 
-def machine_netns() -> str:
-    """What `netns` should be for a leaf in the network namespace of the caller, who is on the machine itself.
-
-    A runtime may execute plugins in a pod's namespace, from where process 1 leads back. Empty where process 1 is
-    elsewhere or not ours to look at, as in some containers: then the plugin has to be executed on the machine.
-    """
-    try:
-        same = Path("/proc/1/ns/net").samefile("/proc/self/ns/net")
-    except OSError:
-        return ""
-    return "/proc/1/ns/net" if same else ""
-
-
 def _fresh(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}")
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-from cni import freeze, install, shim
+from cni import freeze, shim
 from shared import limits, subjects
 from shared.errors import BY_CODE, ERRORS
 
@@ -45,9 +44,3 @@ def test_the_c_and_the_python_native_have_the_same_names() -> None:
     c_values = set(re.findall(r'PyModule_AddObject\(module, "(\w+)"', c))
     assert c_methods == set(re.findall(r"^    def (\w+)\(self", python, re.M)) - {"__init__"}
     assert c_values == set(re.findall(r"^    (\w+): (?:int|bytes)$", python, re.M))
-
-
-def test_the_machine_s_own_namespace() -> None:
-    assert install.machine_netns() in ("", "/proc/1/ns/net")
-    if install.machine_netns():
-        assert Path("/proc/1/ns/net").samefile("/proc/self/ns/net")
