@@ -129,7 +129,12 @@ def age(timestamp: str, now: datetime) -> str:
         then = datetime.fromisoformat(timestamp)
     except ValueError:
         return ""
-    seconds = max(0, int((now - then.astimezone(UTC)).total_seconds()))
+    return duration((now - then.astimezone(UTC)).total_seconds())
+
+
+def duration(seconds: float) -> str:
+    """A time span in one or two units; a negative one is none."""
+    whole = max(0, int(seconds))
     for limit_s, unit_s, unit, below_s, below in (
         (120, 1, "s", 0, ""),
         (600, 60, "m", 1, "s"),
@@ -138,10 +143,10 @@ def age(timestamp: str, now: datetime) -> str:
         (48 * 3600, 3600, "h", 0, ""),
         (8 * 86400, 86400, "d", 3600, "h"),
     ):
-        if seconds < limit_s:
-            rest = seconds % unit_s // below_s if below_s else 0
-            return f"{seconds // unit_s}{unit}" + (f"{rest}{below}" if rest else "")
-    return f"{seconds // 86400}d"
+        if whole < limit_s:
+            rest = whole % unit_s // below_s if below_s else 0
+            return f"{whole // unit_s}{unit}" + (f"{rest}{below}" if rest else "")
+    return f"{whole // 86400}d"
 
 
 def _columns(kind: str, wide: bool) -> Sequence[Column]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from services.cli import output
+from services.cli import columns, output
 from services.cli.failure import CommandError
 from services.cli.option import DEFAULT_STATE, DocumentOption, State
 from services.standalone import app
@@ -101,7 +101,7 @@ def _show(found: Json) -> None:
                     s["instance"],
                     "yes" if s["ready"] else f"no: {s['reason']}",
                     s["pid"],
-                    f"{s['uptime_s']:.0f}s",
+                    columns.duration(s["uptime_s"]),
                     s["restarts"],
                     s["http"].removeprefix("http://"),
                     " ".join(f"{k}={v}" for k, v in s["facts"].items()),

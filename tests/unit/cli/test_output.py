@@ -14,6 +14,7 @@ def test_a_table_keeps_every_cell_whole_and_aligns_numbers(capsys: pytest.Captur
     assert first == "a" * 200 + "     5  true"
     assert second.startswith("[b]x[/b]?[31m ")
     assert second.endswith("  1234")
+    assert {len(line.rstrip("truex,y ")) for line in (first, second, third)} == {206}
     assert third.split() == ["c", "7", "x,y"]
 
 
