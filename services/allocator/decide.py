@@ -83,7 +83,10 @@ def decide_allocate(
         generation = state.generation
         events += [
             AttachConfirmed(
-                owner=identity.owner, container_id=command.container_id, ifname=ifname, attempt=command.attempt
+                owner=identity.owner,
+                container_id=command.container_id,
+                ifname=ifname,
+                attempt=command.attempt,
             )
             for ifname in requested
             if ifname in held
@@ -121,9 +124,13 @@ def _with_networks(
             continue
         network = facts.networks.get(request.network)
         if network is None:
-            return Refusal("network_unknown", f"SpiderMultusConfig {request.network} of {request.ifname} is not found")
+            return Refusal(
+                "network_unknown", f"SpiderMultusConfig {request.network} of {request.ifname} is not found"
+            )
         if network.disable_ipam:
-            return Refusal("not_in_this_version", f"SpiderMultusConfig {request.network}: disableIPAM is not served yet")
+            return Refusal(
+                "not_in_this_version", f"SpiderMultusConfig {request.network}: disableIPAM is not served yet"
+            )
         named = request.ipv4 or request.ipv6
         out.append(
             request if named else msgspec.structs.replace(request, ipv4=network.ipv4, ipv6=network.ipv6)
@@ -159,7 +166,9 @@ def identify(facts: Facts, command: Allocate, *, asked: bool) -> Identity | Reje
     if pod.dead:
         return _no("pod_dead", f"pod {namespace}/{name} is a dead Pod: {pod.dead}")
     if pod.node and pod.node != command.node:
-        return _no("wrong_node", f"pod {namespace}/{name} is scheduled to node {pod.node}, not to {command.node}")
+        return _no(
+            "wrong_node", f"pod {namespace}/{name} is scheduled to node {pod.node}, not to {command.node}"
+        )
     return Identity(command.pod_uid or pod.uid or f"pod:{namespace}/{name}", pod)
 
 
@@ -292,6 +301,9 @@ def decide_release(state: State, facts: Facts, command: Release, now_ns: int) ->
     held = holding.interfaces.get(command.ifname) if holding is not None else None
     if holding is None or held is None or command.generation not in (0, held.generation):
         return Accepted(tuple(events))
+    if holding.node != command.node:
+        # a node speaks for its own attachments only
+        return Accepted(tuple(events))
     if is_alive(facts, holding):
         if not held.detached:
             events.append(
@@ -299,8 +311,14 @@ def decide_release(state: State, facts: Facts, command: Release, now_ns: int) ->
             )
         return Accepted(tuple(events), holding.owner)
     rest_until_ns = now_ns + int(command.cooldown_s * SECOND_NS) if command.cooldown_s > 0 else 0
-    others = [ifname for ifname, other in holding.interfaces.items() if ifname != command.ifname and other.attached]
-    ahead = () if others else tuple(i for i, other in holding.interfaces.items() if not other.attached and i != command.ifname)
+    others = [
+        ifname for ifname, other in holding.interfaces.items() if ifname != command.ifname and other.attached
+    ]
+    ahead = (
+        ()
+        if others
+        else tuple(i for i, other in holding.interfaces.items() if not other.attached and i != command.ifname)
+    )
     events.append(
         LeasesReleased(
             owner=holding.owner,
@@ -322,7 +340,9 @@ def decide_collect(state: State, facts: Facts, namespace: str, name: str) -> Acc
         if is_alive(facts, holding) or not _is_detached(holding.interfaces):
             continue
         events.append(
-            LeasesReleased(owner=holding.owner, ifnames=tuple(holding.interfaces), reason="pod gone", rest_until_ns=0)
+            LeasesReleased(
+                owner=holding.owner, ifnames=tuple(holding.interfaces), reason="pod gone", rest_until_ns=0
+            )
         )
     return Accepted(tuple(events))
 

@@ -173,7 +173,9 @@ class Facts:
             self.networks.pop(key, None)
             return
         spec = manifest.spec
-        block = spec.macvlan or spec.ipvlan or spec.vlan or spec.sriov or spec.ibsriov or spec.ipoib or spec.ovs
+        block = (
+            spec.macvlan or spec.ipvlan or spec.vlan or spec.sriov or spec.ibsriov or spec.ipoib or spec.ovs
+        )
         pools = block.ippools if block is not None else None
         self.networks[key] = NetworkFact(
             spec_json=msgspec.json.encode(msgspec.json.decode(fact.object).get("spec", {})).decode(),
@@ -237,7 +239,9 @@ def _pool_fact(name: str, manifest: SpiderIPPool) -> PoolFact | None:
     spec = manifest.spec
     try:
         subnet = parse_cidr(spec.subnet)
-        total = IntervalSet.parse(spec.ips, subnet.family).subtract(IntervalSet.parse(spec.exclude_ips, subnet.family))
+        total = IntervalSet.parse(spec.ips, subnet.family).subtract(
+            IntervalSet.parse(spec.exclude_ips, subnet.family)
+        )
         gateway_is_other = bool(spec.gateway) and parse_address(spec.gateway)[0] != subnet.family
     except ValueError:
         return None

@@ -12,7 +12,16 @@ import time
 import structlog
 
 from shared import limits, subjects
-from shared.bus import ApiError, Bus, BusDenied, BusTimeout, NoResponder, StreamMissing, UnknownOutcome, WrongSequence
+from shared.bus import (
+    ApiError,
+    Bus,
+    BusDenied,
+    BusTimeout,
+    NoResponder,
+    StreamMissing,
+    UnknownOutcome,
+    WrongSequence,
+)
 
 log = structlog.get_logger()
 

@@ -13,7 +13,16 @@ import structlog
 
 from services.allocator.state import State
 from shared import limits, subjects
-from shared.bus import ApiError, Bus, BusDenied, BusTimeout, NoResponder, StreamMessage, UnknownOutcome, WrongSequence
+from shared.bus import (
+    ApiError,
+    Bus,
+    BusDenied,
+    BusTimeout,
+    NoResponder,
+    StreamMessage,
+    UnknownOutcome,
+    WrongSequence,
+)
 from shared.contracts.codec import MessageError, encode
 from shared.contracts.lease import RECORD, LeaseEvent, Record, digest
 
@@ -44,7 +53,9 @@ def fold_message(state: State, message: StreamMessage) -> None:
             f"record {message.sequence} is of incarnation {record.incarnation}, the log's is {state.incarnation}"
         )
     if record.previous != state.digest:
-        raise LogBroken(f"record {message.sequence} does not follow record {state.sequence}: one is missing or altered")
+        raise LogBroken(
+            f"record {message.sequence} does not follow record {state.sequence}: one is missing or altered"
+        )
     if message.subject != subjects.lease(record.incarnation, record.term):
         raise LogBroken(f"record {message.sequence} of term {record.term} stands on {message.subject}")
     state.fold(record, message.sequence, digest(message.data))

@@ -80,13 +80,17 @@ def select(facts: Facts, pod: PodFact | None, node: str, requests: tuple[Interfa
                 return Selection(source=source, wants=(), verdicts=tuple(verdicts), refusal=found)
             if not found:
                 continue
-            kept = _filter(facts, pod, node, item.ifname, networks_of.get(item.ifname, ""), family, found, verdicts)
+            kept = _filter(
+                facts, pod, node, item.ifname, networks_of.get(item.ifname, ""), family, found, verdicts
+            )
             if isinstance(kept, Refusal):
                 return Selection(source=source, wants=(), verdicts=tuple(verdicts), refusal=kept)
             pools[family] = kept
         if not pools:
             message = f"no Interface {item.ifname} IP allocation found: {source} yields no pool of an enabled family"
-            return Selection(source=source, wants=(), verdicts=tuple(verdicts), refusal=Refusal("no_pool", message))
+            return Selection(
+                source=source, wants=(), verdicts=tuple(verdicts), refusal=Refusal("no_pool", message)
+            )
         wants.append(Want(ifname=item.ifname, clean_gateway=item.clean_gateway, pools=pools))
     return Selection(source=source, wants=tuple(wants), verdicts=tuple(verdicts))
 
@@ -104,7 +108,8 @@ def _listed(
         if isinstance(value, Invalid):
             return Refusal("annotation_invalid", value.message)
         return f"pod annotation {notes.IPPOOL}", [
-            _Listed(ifname=r.ifname, names={4: value.ipv4, 6: value.ipv6}, clean_gateway=r.clean_gateway) for r in requests
+            _Listed(ifname=r.ifname, names={4: value.ipv4, 6: value.ipv6}, clean_gateway=r.clean_gateway)
+            for r in requests
         ]
     namespace = facts.namespaces.get(pod.namespace) if pod is not None else None
     if namespace is not None:
@@ -113,12 +118,18 @@ def _listed(
             return Refusal("annotation_invalid", f"namespace {namespace.metadata.name}: {defaults.message}")
         if defaults.ipv4 or defaults.ipv6:
             return f"annotations of namespace {namespace.metadata.name}", [
-                _Listed(ifname=r.ifname, names={4: defaults.ipv4, 6: defaults.ipv6}, clean_gateway=r.clean_gateway)
+                _Listed(
+                    ifname=r.ifname, names={4: defaults.ipv4, 6: defaults.ipv6}, clean_gateway=r.clean_gateway
+                )
                 for r in requests
             ]
     defaults_by_family = {
         family: tuple(
-            sorted(p.name for p in facts.pools.values() if p.spec.default and p.family == family and not p.terminating)
+            sorted(
+                p.name
+                for p in facts.pools.values()
+                if p.spec.default and p.family == family and not p.terminating
+            )
         )
         for family in FAMILIES
     }
@@ -147,7 +158,9 @@ def _subnets_refused(facts: Facts, pod: PodFact | None) -> Refusal:
         )
     if pod is not None and not pod.controlled:
         return Refusal("annotation_invalid", "SpiderSubnet feature doesn't support no-controller pod")
-    return Refusal("not_in_this_version", f"{used}: automatic pools are not served yet; name a pool by '{notes.IPPOOL}'")
+    return Refusal(
+        "not_in_this_version", f"{used}: automatic pools are not served yet; name a pool by '{notes.IPPOOL}'"
+    )
 
 
 def _from_ippools(
@@ -299,4 +312,3 @@ def _network_of(facts: Facts, pod: PodFact | None, ifname: str) -> str | Refusal
         if interface_of(refs, i) == ifname:
             return f"{ref.namespace}/{ref.name}"
     return Refusal("annotation_invalid", f"no matched multus object for NIC '{ifname}'")
-

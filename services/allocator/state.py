@@ -12,7 +12,7 @@ from typing import assert_never
 
 import msgspec
 
-from services.allocator.pool_index import PoolIndex
+from services.allocator.pool_index import PoolIndex, PoolSpace
 from shared.contracts.ipam import Mark
 from shared.contracts.lease import (
     AttachConfirmed,
@@ -27,6 +27,9 @@ from shared.contracts.lease import (
     TermStarted,
 )
 from shared.net.ranges import parse_address
+
+FEW_POOLS = 4
+"""Up to here a pass over the family's addresses for each pool is cheaper than looking up the pools of each address."""
 
 
 class Lease(msgspec.Struct, gc=False):
@@ -268,6 +271,24 @@ class State:
     def busy(self, family: int) -> Iterator[int]:
         yield from self.taken[family]
         yield from (address for f, address in self.resting if f == family)
+
+    def put_pools(self, spaces: dict[str, PoolSpace | None]) -> None:
+        """Makes the free space of these pools anew; None drops a pool. One pool costs a pass over its family's addresses."""
+        empty: list[int] = []
+        for pool, space in spaces.items():
+            if space is None:
+                self.pools.drop(pool)
+            else:
+                self.pools.put(pool, space, empty)
+        for family in (4, 6):
+            touched = {n: s for n, s in spaces.items() if s is not None and s.subnet.family == family}
+            if len(touched) <= FEW_POOLS:
+                for pool, space in touched.items():
+                    first, last = space.subnet.first, space.subnet.last
+                    self.pools.put(pool, space, [a for a in self.busy(family) if first <= a <= last])
+            else:
+                for address in self.busy(family):
+                    self.pools.take(family, address)
 
     def snapshot(self) -> Snapshot:
         return Snapshot(

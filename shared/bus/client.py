@@ -67,7 +67,7 @@ class Connection:
         self.name = name
         self.closed = asyncio.Event()
         self.connects = 0
-        self._client = Client()
+        self._client: Any = Client()
         self._inbox = ""
         self._next_token = 0
         self._waiting: dict[str, tuple[str, asyncio.Future[Message]]] = {}
@@ -100,7 +100,7 @@ class Connection:
                 break
             except nats.errors.AuthorizationError:
                 raise BusDenied(f"{self.settings.servers[0]} refuses user {self.settings.user!r}") from None
-            except (nats.errors.Error, OSError, asyncio.TimeoutError) as error:
+            except (TimeoutError, nats.errors.Error, OSError) as error:
                 tried += 1
                 if 0 <= attempts <= tried:
                     raise NoResponder(f"{self.settings.servers[0]}: {error}") from None
@@ -136,7 +136,7 @@ class Connection:
         try:
             await self.publish(subject, payload, headers, reply=f"{self._inbox}.{token}")
             return await asyncio.wait_for(future, timeout_s)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise BusTimeout(f"no answer on {subject} within {timeout_s:.1f} s") from None
         finally:
             self._waiting.pop(token, None)
@@ -192,7 +192,9 @@ class Connection:
         denied: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._denied_subscriptions[subject] = denied
         try:
-            subscription = await self._client.subscribe(subject, cb=callback, pending_bytes_limit=256 * 1024 * 1024)
+            subscription = await self._client.subscribe(
+                subject, cb=callback, pending_bytes_limit=256 * 1024 * 1024
+            )
             await self._client.flush(5)
             if denied.done():
                 denied.result()

@@ -196,7 +196,12 @@ class JetStream:
         await self.api(f"STREAM.PURGE.{stream}", body)
 
     async def read(
-        self, stream: str, *, subject_filter: str = ">", start_sequence: int = 1, last_per_subject: bool = False
+        self,
+        stream: str,
+        *,
+        subject_filter: str = ">",
+        start_sequence: int = 1,
+        last_per_subject: bool = False,
     ) -> AsyncIterator[StreamMessage]:
         """The stream's messages up to what is there now, then ends."""
         queue: asyncio.Queue[StreamMessage] = asyncio.Queue()
@@ -238,7 +243,9 @@ class JetStream:
         last_per_subject: bool = False,
     ) -> Follow:
         """Calls `handler` with each message in order, for ever, from what is there on."""
-        follow = Follow(self, self._connection, stream, handler, subject_filter, start_sequence, last_per_subject)
+        follow = Follow(
+            self, self._connection, stream, handler, subject_filter, start_sequence, last_per_subject
+        )
         await follow.start()
         return follow
 
@@ -265,7 +272,8 @@ class Work:
             "max_ack_pending": 10_000,
         }
         await self._jetstream.api(
-            f"CONSUMER.DURABLE.CREATE.{self._stream}.{self._durable}", {"stream_name": self._stream, "config": config}
+            f"CONSUMER.DURABLE.CREATE.{self._stream}.{self._durable}",
+            {"stream_name": self._stream, "config": config},
         )
 
     async def take(self, batch: int, wait_s: float) -> list[Message]:
@@ -280,7 +288,7 @@ class Work:
         while len(taken) < batch:
             try:
                 message = await asyncio.wait_for(self._arrived.get(), limit_s)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 break
             if message.headers.get("Status"):
                 break
@@ -401,11 +409,10 @@ class Follow:
             while True:
                 try:
                     message = await asyncio.wait_for(self._arrived.get(), HEARTBEAT_S * 3)
-                except asyncio.TimeoutError:
+                except TimeoutError:
                     message = None
-                if message is None or not await self._take(message):
-                    if self._connection.connected:
-                        await self._renew_until_done()
+                if (message is None or not await self._take(message)) and self._connection.connected:
+                    await self._renew_until_done()
         except asyncio.CancelledError:
             raise
         except BaseException as error:

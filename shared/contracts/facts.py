@@ -80,6 +80,8 @@ class SyncAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="ask.sync.answer
     problems: tuple[SourceProblem, ...] = ()
 
 
+ASK_FACTS_TIMEOUT_S = 3.0
+
 FACT: Codec[Fact] = Codec(Fact)
 ASK_FACT: Codec[AskFact] = Codec(AskFact)
 FACT_ANSWER: Codec[FactAnswer] = Codec(FactAnswer)

@@ -26,7 +26,9 @@ class LeaseItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     clean_gateway: bool = False
 
 
-class LeasesAllocated(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="leases.allocated.1"):
+class LeasesAllocated(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="leases.allocated.1"
+):
     """`owner` is the pod UID, or `container:<id>`. `attached` are the interfaces this attempt attaches; others of `items` were
     taken ahead for the pod's later ADDs. All items get `generation`."""
 

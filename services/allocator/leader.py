@@ -1,0 +1,337 @@
+"""The leading allocator: takes requests, decides them in batches, appends each batch as one record, then answers.
+
+Owns the order "append, then reply" and the queue before it. Must not know how a decision is made (decide.py) or how the log
+is fenced (log.py). Everything decided while one append is in flight waits for the next: that is the group commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+import structlog
+
+from services.allocator import decide
+from services.allocator.facts import Facts
+from services.allocator.log import LeaseLog
+from services.allocator.selection import Refusal
+from services.allocator.state import State
+from shared import limits, subjects
+from shared.bus import Bus, BusError, BusTimeout, Message, NoResponder, Work
+from shared.contracts.codec import MessageError, encode
+from shared.contracts.facts import ASK_FACTS_TIMEOUT_S, FACT_ANSWER, AskFact
+from shared.contracts.ipam import ALLOCATE, RELEASE, Allocate, Allocated, Refused, Release
+from shared.contracts.lease import LeaseEvent
+from shared.manifests import annotations as notes
+from shared.telemetry import Telemetry, extract
+from shared.telemetry.metrics import AllocatorMetrics
+
+log = structlog.get_logger()
+
+EVENT_BYTES = 220
+ITEM_BYTES = 90
+"""What an event and each of its addresses take in a record, rounded up; keeps a record below its limit."""
+BATCH_MAX_BYTES = limits.RECORD_MAX_BYTES
+
+
+class _Request(msgspec.Struct):
+    message: Message
+    command: Allocate
+    expires_s: float
+    arrived_ns: int
+    asked: bool = False
+
+
+class _Answer(msgspec.Struct):
+    request: _Request
+    owner: str
+    refusal: Refusal | None
+    decided_ns: int
+
+
+class Leader:
+    """One term. `run` returns when leadership is lost, and raises Fenced or LogBroken; memory is void then."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        state: State,
+        facts: Facts,
+        lease_log: LeaseLog,
+        telemetry: Telemetry,
+        metrics: AllocatorMetrics,
+        on_appended: Callable[[State], None],
+    ) -> None:
+        self._bus = bus
+        self.state = state
+        self._facts = facts
+        self._log = lease_log
+        self._telemetry = telemetry
+        self._metrics = metrics
+        self._on_appended = on_appended
+        self._requests: deque[_Request] = deque()
+        self._releases: deque[tuple[Message, Release]] = deque()
+        self._changed_pods: dict[tuple[str, str], None] = {}
+        self._wake = asyncio.Event()
+        self._asking: set[asyncio.Task[None]] = set()
+        self._work: Work | None = None
+        self.settled = asyncio.Lock()
+        """Held while memory is ahead of the log: a reader takes it to see only what is durable."""
+
+    @property
+    def queued(self) -> int:
+        return len(self._requests)
+
+    def on_allocate(self, message: Message) -> None:
+        """Takes note of a request; it is decided with the next batch, if its caller still waits then."""
+        try:
+            command = ALLOCATE.decode(message.data)
+        except MessageError as error:
+            self._metrics.refused("orb.ipam.allocate")
+            log.warning("request refused", subject=message.subject, error=str(error))
+            return
+        request = _Request(
+            message,
+            command,
+            time.monotonic() + command.ttl_ms / 1000,
+            time.time_ns() if message.headers else 0,
+        )
+        if message.subject != subjects.allocate(command.node):
+            self._metrics.refused("orb.ipam.allocate")
+            log.warning("request refused", subject=message.subject, node=command.node)
+        elif len(self._requests) >= limits.QUEUE_MAX_REQUESTS:
+            self._reply_soon(
+                request, Refusal("try_later", f"{limits.QUEUE_MAX_REQUESTS} requests wait already")
+            )
+        else:
+            self._requests.append(request)
+            self._wake.set()
+
+    def pod_changed(self, namespace: str, name: str) -> None:
+        """The facts of a pod changed: what it left behind may be due."""
+        self._changed_pods[namespace, name] = None
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Decides and appends for ever."""
+        for holding in self.state.holdings.values():
+            if holding.namespace:
+                self._changed_pods[holding.namespace, holding.name] = None
+        self._wake.set()
+        self._work = await self._bus.work("RELEASES", "allocator")
+        taking = asyncio.create_task(self._take_releases(self._work))
+        deciding = asyncio.create_task(self._decide_for_ever())
+        try:
+            done, _ = await asyncio.wait({taking, deciding}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in (taking, deciding, *self._asking):
+                task.cancel()
+            await asyncio.gather(taking, deciding, *self._asking, return_exceptions=True)
+            if self._bus.connection.connected:
+                await self._work.stop()
+
+    async def _decide_for_ever(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._requests or self._releases or (self._changed_pods and self._facts.synced):
+                async with self.settled:
+                    await self._commit()
+                # readers, and messages that have arrived meanwhile
+                await asyncio.sleep(0)
+
+    async def _commit(self) -> None:
+        now_ns = max(self.state.at_ns, time.time_ns())
+        self.state.wake(now_ns)
+        events: list[LeaseEvent] = []
+        size_bytes = 0
+        while self._changed_pods and self._facts.synced and size_bytes < BATCH_MAX_BYTES // 2:
+            namespace, name = next(iter(self._changed_pods))
+            del self._changed_pods[namespace, name]
+            collected = decide.decide_collect(self.state, self._facts, namespace, name).events
+            size_bytes += self._apply(collected, events)
+        settled: list[Message] = []
+        while self._releases and size_bytes < BATCH_MAX_BYTES // 2:
+            message, release = self._releases.popleft()
+            size_bytes += self._apply(
+                decide.decide_release(self.state, self._facts, release, now_ns).events, events
+            )
+            settled.append(message)
+        answers: list[_Answer] = []
+        clock_s = time.monotonic()
+        while self._requests and size_bytes < BATCH_MAX_BYTES // 2:
+            request = self._requests.popleft()
+            if clock_s >= request.expires_s:
+                self._metrics.answered("expired")
+                continue
+            size_bytes += self._decide(request, now_ns, events, answers)
+        if events:
+            began_s, began_ns = time.monotonic(), time.time_ns()
+            record = await self._log.append(tuple(events), now_ns)
+            self.state.advance(record, self._log.sequence, self._log.digest)
+            self._metrics.append(time.monotonic() - began_s, len(events))
+            self._on_appended(self.state)
+            self._trace(answers, began_ns, time.time_ns(), len(events))
+        for answer in answers:
+            await self._answer(answer)
+        for message in settled:
+            if self._work is not None:
+                await self._ack(self._work, message)
+
+    def _apply(self, new: tuple[LeaseEvent, ...], events: list[LeaseEvent]) -> int:
+        """Memory takes the events now, so that the next decision of this batch sees them."""
+        size_bytes = 0
+        for event in new:
+            self.state.evolve(event)
+            size_bytes += EVENT_BYTES + ITEM_BYTES * len(getattr(event, "items", ()))
+        events.extend(new)
+        return size_bytes
+
+    def _decide(
+        self, request: _Request, now_ns: int, events: list[LeaseEvent], answers: list[_Answer]
+    ) -> int:
+        command = request.command
+        refusal = self._unsafe(command)
+        if refusal is not None:
+            answers.append(_Answer(request, "", refusal, time.time_ns()))
+            return 0
+        decision = decide.decide_allocate(self.state, self._facts, command, now_ns, asked=request.asked)
+        decided_ns = time.time_ns() if request.arrived_ns else 0
+        match decision:
+            case decide.Accepted():
+                answers.append(_Answer(request, decision.owner, None, decided_ns))
+                return self._apply(decision.events, events)
+            case decide.Rejected():
+                answers.append(_Answer(request, "", decision.refusal, decided_ns))
+            case decide.AskFacts():
+                task = asyncio.create_task(self._ask(request, decision.namespace, decision.name))
+                self._asking.add(task)
+                task.add_done_callback(self._asking.discard)
+        return 0
+
+    def _unsafe(self, command: Allocate) -> Refusal | None:
+        if not self._facts.synced:
+            return Refusal("try_later", "the objects are not all known yet")
+        seen = command.seen
+        if seen.incarnation and seen.incarnation != self.state.incarnation:
+            return Refusal(
+                "log_unsafe",
+                f"node {command.node} holds leases of log {seen.incarnation}, this is log {self.state.incarnation}",
+            )
+        if seen.sequence > self.state.sequence:
+            return Refusal(
+                "log_unsafe",
+                f"node {command.node} has seen record {seen.sequence}, the log ends at {self.state.sequence}: records are lost",
+            )
+        return None
+
+    async def _ask(self, request: _Request, namespace: str, name: str) -> None:
+        """Reads a pod through to its source and puts the request back."""
+        ask = encode(AskFact(kind="Pod", namespace=namespace, name=name))
+        try:
+            answer = FACT_ANSWER.decode(
+                (await self._bus.request(subjects.ASK_FACTS, ask, ASK_FACTS_TIMEOUT_S)).data
+            )
+        except (BusError, MessageError) as error:
+            known = self._facts.pods.get((namespace, name))
+            if known is None:
+                refusal = Refusal(
+                    "try_later", f"pod {namespace}/{name} is not known yet, and its source is away: {error}"
+                )
+                self._reply_soon(request, refusal)
+                return
+        else:
+            if answer.fact is not None:
+                self._facts.apply(answer.fact, 0)
+        request.asked = True
+        self._requests.append(request)
+        self._wake.set()
+
+    def _reply_soon(self, request: _Request, refusal: Refusal) -> None:
+        task = asyncio.create_task(self._answer(_Answer(request, "", refusal, 0)))
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+
+    async def _answer(self, answer: _Answer) -> None:
+        command = answer.request.command
+        if answer.refusal is not None:
+            self._metrics.answered(answer.refusal.error)
+            reply = encode(
+                Refused(attempt=command.attempt, error=answer.refusal.error, message=answer.refusal.message)
+            )
+        else:
+            self._metrics.answered(None)
+            reply = encode(self._allocated(command, answer.owner))
+        try:
+            await self._bus.publish(answer.request.message.reply, reply)
+        except NoResponder:
+            log.warning("answer lost", attempt=command.attempt)
+
+    def _allocated(self, command: Allocate, owner: str) -> Allocated:
+        holding = self.state.holdings[owner]
+        pod = self._facts.pod_of_owner(holding.namespace, holding.name, owner) if holding.namespace else None
+        networks = {
+            request.network: self._facts.networks[request.network].spec_json
+            for request in command.interfaces
+            if request.network in self._facts.networks
+        }
+        return Allocated(
+            attempt=command.attempt,
+            pod_uid=owner,
+            grants=decide.grants_of(self.state, self._facts, owner),
+            mark=self.state.mark,
+            term=self.state.term,
+            networks=networks,
+            default_route_nic=pod.annotations.get(notes.DEFAULT_ROUTE_NIC, "") if pod is not None else "",
+        )
+
+    def _trace(self, answers: list[_Answer], began_ns: int, ended_ns: int, events: int) -> None:
+        for answer in answers:
+            parent = extract(answer.request.message.headers)
+            if parent is None:
+                continue
+            request = answer.request
+            context = self._telemetry.record(
+                "allocator.allocate",
+                parent,
+                request.arrived_ns,
+                ended_ns,
+                {"attempt": request.command.attempt},
+            )
+            self._telemetry.record("allocator.decide", context, request.arrived_ns, answer.decided_ns)
+            self._telemetry.record("log.append", context, began_ns, ended_ns, {"events": events})
+
+    async def _take_releases(self, work: Work) -> None:
+        while True:
+            if not self._facts.synced or self._releases:
+                await asyncio.sleep(0.01)
+                continue
+            try:
+                taken = await work.take(512, 5.0)
+            except (NoResponder, BusTimeout) as error:
+                log.info("releases wait", error=str(error))
+                await asyncio.sleep(0.2)
+                continue
+            for message in taken:
+                try:
+                    release = RELEASE.decode(message.data)
+                    if message.subject != subjects.release(release.node):
+                        raise MessageError(f"it speaks for node {release.node}")
+                    self._releases.append((message, release))
+                except MessageError as error:
+                    self._metrics.refused("orb.release")
+                    log.warning("release refused", subject=message.subject, error=str(error))
+                    await self._ack(work, message)
+            if taken:
+                self._wake.set()
+
+    async def _ack(self, work: Work, message: Message) -> None:
+        try:
+            await work.ack(message)
+        except NoResponder:
+            log.info("release not acknowledged, it comes again", subject=message.subject)

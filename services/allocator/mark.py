@@ -1,0 +1,56 @@
+"""The mark outside JetStream: which log this is and how far it surely goes.
+
+Owns one small file. An empty or shorter log beside a mark is a loss; an empty log without a mark is a first start.
+Neither the stream's creation time nor its metadata tells a restored older copy, so the mark must live elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from services.allocator.log import LogBroken
+from services.allocator.state import State
+
+
+class LogMark(msgspec.Struct, frozen=True, kw_only=True):
+    incarnation: str
+    sequence: int
+
+
+def read_mark(path: Path) -> LogMark | None:
+    """The mark, or None if there is none. Raises LogBroken if the file cannot be understood: guessing would be a first start."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=LogMark)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise LogBroken(f"the mark {path} cannot be read: {error}") from None
+
+
+def write_mark(path: Path, mark: LogMark) -> None:
+    """Replaces the mark atomically and durably."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(msgspec.json.encode(mark))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def check_mark(mark: LogMark | None, state: State) -> None:
+    """Raises LogBroken when the log is not the one that the mark knows, or is shorter."""
+    if mark is None:
+        return
+    if not state.sequence:
+        raise LogBroken(
+            f"the log is empty, record {mark.sequence} of log {mark.incarnation} was acknowledged: it is lost"
+        )
+    if state.incarnation != mark.incarnation:
+        raise LogBroken(f"this is log {state.incarnation}, the mark knows log {mark.incarnation}")
+    if state.sequence < mark.sequence:
+        raise LogBroken(
+            f"the log ends at {state.sequence}, record {mark.sequence} was acknowledged: records are lost"
+        )

@@ -1,0 +1,318 @@
+"""One allocator replica: knows facts, folds the log, waits to lead, leads, and begins anew when its term is over.
+
+Owns the phases and what must hold before the first answer: the log is whole, its servers are safe, it is no older copy.
+Must not know how a decision is made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from services.allocator import snapshot
+from services.allocator.audit import audit
+from services.allocator.facts import Changes, Facts
+from services.allocator.lead import Election
+from services.allocator.leader import Leader
+from services.allocator.log import Fenced, LeaseLog, LogBroken, fold_message
+from services.allocator.mark import LogMark, check_mark, read_mark, write_mark
+from services.allocator.servers import UnsafeServers, assert_servers
+from services.allocator.state import State
+from services.allocator.view import explain, leases_page
+from shared import limits, subjects
+from shared.bus import Bus, BusError, Follow, Message, StreamMessage, StreamMissing
+from shared.contracts.codec import MessageError, encode
+from shared.contracts.facts import FACT
+from shared.contracts.lease import TermStarted
+from shared.contracts.query import (
+    EXPLAIN,
+    IPAM_QUERY,
+    AllocatorView,
+    QueryLeases,
+    ServiceView,
+)
+from shared.settings import AllocatorSettings
+from shared.telemetry import Telemetry
+from shared.telemetry.metrics import AllocatorMetrics
+
+log = structlog.get_logger()
+
+CATCH_UP_S = 10.0
+MARK_INTERVAL_S = 1.0
+BROKEN_RETRY_S = 2.0
+
+
+class Replica:
+    """Runs until cancelled. `reason` says why it cannot serve now, empty while it leads or stands by."""
+
+    def __init__(
+        self,
+        settings: AllocatorSettings,
+        bus: Bus,
+        telemetry: Telemetry,
+        new_incarnation: Callable[[], str],
+    ) -> None:
+        self._settings = settings
+        self._bus = bus
+        self._telemetry = telemetry
+        self._new_incarnation = new_incarnation
+        self._facts = Facts()
+        self._state = State()
+        self._leader: Leader | None = None
+        self._mark_path = Path(settings.mark_file)
+        self._mark_at_s = 0.0
+        self._records_since_snapshot = 0
+        self._snapshotting: asyncio.Task[None] | None = None
+        self.reason = "starting"
+        self._metrics = AllocatorMetrics(
+            telemetry.meter,
+            leases_by_pool=self._leases_by_pool,
+            leading=lambda: int(self._leader is not None),
+            queued=lambda: self._leader.queued if self._leader is not None else 0,
+        )
+
+    async def run(self) -> None:
+        """Follows the facts, then takes part in term after term."""
+        for spec in (subjects.LEASES, subjects.SNAPSHOTS, subjects.RELEASES, subjects.LEAD, subjects.SPANS):
+            await self._bus.ensure_stream(spec, self._settings.stream_replicas)
+        await self._bus.serve(
+            f"{subjects.ask_service('allocator')}.{subjects.token(self._settings.replica)}", self._on_service
+        )
+        facts = await self._follow_facts()
+        try:
+            while True:
+                try:
+                    await self._term()
+                except Fenced as error:
+                    self.reason = f"the term is over: {error}"
+                    log.warning("term over", error=str(error))
+                except (LogBroken, UnsafeServers) as error:
+                    self.reason = str(error)
+                    log.error("cannot serve", error=str(error))
+                    await asyncio.sleep(BROKEN_RETRY_S)
+                except BusError as error:
+                    self.reason = f"the bus is away: {error}"
+                    log.warning("term over", error=str(error))
+                    await asyncio.sleep(limits.LEADER_RENEW_S)
+        finally:
+            await facts.stop()
+
+    async def _follow_facts(self) -> Follow:
+        while True:
+            try:
+                return await self._bus.follow("FACTS", self._on_fact, last_per_subject=True)
+            except StreamMissing:
+                self.reason = "no facts yet: the controller has not started"
+                await asyncio.sleep(0.1)
+
+    async def _on_fact(self, message: StreamMessage) -> None:
+        try:
+            fact = FACT.decode(message.data)
+        except MessageError as error:
+            self._metrics.refused("orb.facts")
+            log.warning("fact refused", subject=message.subject, error=str(error))
+            self._facts.sequence = max(self._facts.sequence, message.sequence)
+            return
+        self._take(self._facts.apply(fact, message.sequence))
+
+    def _take(self, changes: Changes) -> None:
+        if changes.pools:
+            self._state.put_pools({name: self._facts.pool_space(name) for name in changes.pools})
+        if self._leader is not None:
+            for namespace, name in changes.pods:
+                self._leader.pod_changed(namespace, name)
+
+    async def _term(self) -> None:
+        self._state = await snapshot.load_newest(self._bus)
+        self._state.put_pools({name: self._facts.pool_space(name) for name in self._facts.pools})
+        state = self._state
+
+        async def fold(message: StreamMessage) -> None:
+            fold_message(state, message)
+
+        follow = await self._bus.follow("LEASES", fold, start_sequence=state.sequence + 1)
+        election = Election(self._bus, "allocator", self._settings.replica, self._settings.stream_replicas)
+        try:
+            await follow.caught_up()
+            self.reason = ""
+            await self._stand_by(election, follow)
+            await self._catch_up(state, follow)
+        except BaseException:
+            await election.resign()
+            raise
+        finally:
+            await follow.stop()
+        try:
+            await self._lead(state, election)
+        finally:
+            self._leader = None
+            await election.resign()
+
+    async def _stand_by(self, election: Election, follow: Follow) -> None:
+        waiting = asyncio.create_task(election.wait())
+        try:
+            while not waiting.done():
+                await asyncio.wait({waiting}, timeout=0.5)
+                if follow.failed is not None:
+                    raise follow.failed
+            waiting.result()
+        finally:
+            waiting.cancel()
+
+    async def _catch_up(self, state: State, follow: Follow) -> None:
+        """Folds to the stream's end. A record that the server counts but does not deliver is a broken one."""
+        last = (await self._bus.stream_state("LEASES")).last_sequence
+        until = time.monotonic() + CATCH_UP_S
+        while state.sequence < last:
+            if follow.failed is not None:
+                raise follow.failed
+            if time.monotonic() > until:
+                raise LogBroken(
+                    f"the log has {last} records, only {state.sequence} can be read: the last one is damaged"
+                )
+            await asyncio.sleep(0.005)
+        if state.sequence > last:
+            raise LogBroken(
+                f"the log ends at {last}, memory and snapshot go to {state.sequence}: records are lost"
+            )
+        check_mark(read_mark(self._mark_path), state)
+
+    async def _lead(self, state: State, election: Election) -> None:
+        await assert_servers(self._settings.system)
+        incarnation = state.incarnation or self._new_incarnation()
+        if not state.incarnation:
+            # the mark goes first: a log that is lost before it was marked would look like a first start
+            write_mark(self._mark_path, LogMark(incarnation=incarnation, sequence=0))
+            state.incarnation = incarnation
+        lease_log = LeaseLog(self._bus, incarnation, state.term + 1, state.sequence, state.digest)
+        now_ns = max(state.at_ns, time.time_ns())
+        record = await lease_log.append((TermStarted(replica=self._settings.replica),), now_ns)
+        state.advance(record, lease_log.sequence, lease_log.digest)
+        self._write_mark(state)
+        leader = Leader(
+            self._bus, state, self._facts, lease_log, self._telemetry, self._metrics, self._on_appended
+        )
+        self._leader = leader
+        servings = [
+            await self._bus.listen(subjects.ALLOCATE_ALL, leader.on_allocate),
+            await self._bus.serve(subjects.IPAM_QUERY, self._on_query),
+            await self._bus.serve(subjects.IPAM_EXPLAIN, self._on_explain),
+        ]
+        log.info("leading", term=lease_log.term, incarnation=incarnation, sequence=state.sequence)
+        self.reason = ""
+        running = asyncio.create_task(leader.run())
+        lost = asyncio.create_task(election.lost.wait())
+        try:
+            await asyncio.wait({running, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                running.result()
+            raise Fenced("leadership was not renewed")
+        finally:
+            for task in (running, lost):
+                task.cancel()
+            await asyncio.gather(running, lost, return_exceptions=True)
+            for serving in servings:
+                await serving.stop()
+
+    def _on_appended(self, state: State) -> None:
+        if time.monotonic() - self._mark_at_s >= MARK_INTERVAL_S:
+            self._write_mark(state)
+        self._records_since_snapshot += 1
+        if self._records_since_snapshot >= limits.SNAPSHOT_RECORDS and self._snapshotting is None:
+            self._records_since_snapshot = 0
+            self._snapshotting = asyncio.create_task(self._snapshot(state))
+
+    def _write_mark(self, state: State) -> None:
+        self._mark_at_s = time.monotonic()
+        write_mark(self._mark_path, LogMark(incarnation=state.incarnation, sequence=state.sequence))
+
+    async def _snapshot(self, state: State) -> None:
+        try:
+            manifest = await snapshot.write(self._bus, state.snapshot())
+            log.info("snapshot", sequence=manifest.sequence, size_bytes=manifest.size_bytes)
+            await self._trim()
+        except BusError as error:
+            log.warning("no snapshot", error=str(error))
+        finally:
+            self._snapshotting = None
+
+    async def _trim(self) -> None:
+        """Drops what is below the older of two snapshots and past the history that the user keeps."""
+        kept = await snapshot.manifests(self._bus)
+        if len(kept) < snapshot.KEPT or kept[0].at_ns > time.time_ns() - int(limits.LOG_HISTORY_S * 1e9):
+            return
+        await self._bus.purge("LEASES", up_to_sequence=kept[0].sequence)
+
+    async def _on_query(self, message: Message) -> bytes | None:
+        leader = self._leader
+        if leader is None:
+            return None
+        try:
+            query = IPAM_QUERY.decode(message.data)
+        except MessageError as error:
+            self._metrics.refused("orb.ipam.query")
+            log.warning("query refused", error=str(error))
+            return None
+        if isinstance(query, QueryLeases):
+            async with leader.settled:
+                return encode(leases_page(leader.state, self._facts, query))
+        until = time.monotonic() + 5.0
+        while self._facts.sequence < query.facts_at_least and time.monotonic() < until:
+            await asyncio.sleep(0.005)
+        async with leader.settled:
+            state = leader.state
+            return encode(
+                AllocatorView(
+                    replica=self._settings.replica,
+                    term=state.term,
+                    mark=state.mark,
+                    leases=state.lease_count(),
+                    facts_sequence=self._facts.sequence,
+                    facts_synced=self._facts.synced,
+                    violations=audit(state),
+                )
+            )
+
+    async def _on_explain(self, message: Message) -> bytes | None:
+        leader = self._leader
+        if leader is None:
+            return None
+        try:
+            query = EXPLAIN.decode(message.data)
+        except MessageError as error:
+            self._metrics.refused("orb.ipam.explain")
+            log.warning("query refused", error=str(error))
+            return None
+        async with leader.settled:
+            return encode(explain(leader.state, self._facts, query))
+
+    async def _on_service(self, _message: Message) -> bytes:
+        state = self._state
+        return encode(
+            ServiceView(
+                service="allocator",
+                instance=self._settings.replica,
+                pid=os.getpid(),
+                ready=not self.reason,
+                reason=self.reason,
+                facts={
+                    "role": "leader" if self._leader is not None else "standby",
+                    "term": str(state.term),
+                    "sequence": str(state.sequence),
+                    "leases": str(state.lease_count()),
+                    "facts_sequence": str(self._facts.sequence),
+                    "facts_synced": "true" if self._facts.synced else "false",
+                },
+            )
+        )
+
+    def _leases_by_pool(self) -> dict[str, int]:
+        counts: dict[str, int] = dict.fromkeys(self._facts.pools, 0)
+        for _, _, _, lease in self._state.leases():
+            counts[lease.pool] = counts.get(lease.pool, 0) + 1
+        return counts
