@@ -128,7 +128,7 @@ class Request:
         self.rest = b" %d %d\r\n%b%b\r\n" % (len(head), len(head) + len(body), head, body)
 
     def publish(self) -> bytes:
-        """Each copy has a reply subject of its own: nats-server 2.15 denies the answer to one that was used before."""
+        """Each copy has a reply subject of its own: `allow_responses` of nats-server 2.15 denies the answer to a used one."""
         self.sent += 1
         return b"HPUB %b %b%d%b" % (self.subject, self.inbox, self.sent, self.rest)
 
