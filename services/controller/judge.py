@@ -229,14 +229,15 @@ def _admit(
     if old is not None and replaces(old, document.raw):
         old = None
     raw = objects.candidate(key, document.raw)
-    leases: tuple[LeaseView, ...] | None = ()
-    if old is not None and key.kind == POOL and rules.asks_leases(raw, old.raw):
-        leases = held.get(key.name)
-        if leases is None:
-            return (invalid("spec.ips", WAITING, "Forbidden"),)
     if len(facts_subject(key.kind, key.namespace, key.name)) > SUBJECT_MAX_BYTES:
         return (invalid("metadata.name", "kind, namespace and name together are too long"),)
-    outcome = rules.admit(raw, old.raw if old is not None else None, leases)
-    if isinstance(outcome, dict) and (size := len(msgspec.json.encode(outcome))) > OBJECT_MAX_BYTES:
+    asks = old is not None and key.kind == POOL and rules.asks_leases(raw, old.raw)
+    leases = held.get(key.name) if asks else ()
+    outcome = rules.admit(raw, old.raw if old is not None else None, leases or ())
+    if isinstance(outcome, tuple):
+        return outcome
+    if leases is None:
+        return (invalid("spec.ips", WAITING, "Forbidden"),)
+    if (size := len(msgspec.json.encode(outcome))) > OBJECT_MAX_BYTES:
         return (invalid("", f"the object has {size} bytes as JSON, more than {OBJECT_MAX_BYTES}"),)
     return outcome

@@ -202,4 +202,4 @@ def test_two_thousand_files_are_looked_at_quickly_when_nothing_changed(tmp_path:
     start_s = time.perf_counter()
     folder.look()
     # about 5 ms on a quiet machine
-    assert time.perf_counter() - start_s < 0.2
+    assert time.perf_counter() - start_s < 0.5
