@@ -36,6 +36,8 @@ from shared.telemetry.buffer import SERVICE_ATTRIBUTE, Publish, SpanBuffer
 from shared.telemetry.http import HttpServer, Ready
 
 Attributes = Mapping[str, AttributeValue]
+OTLP_TIMEOUT_S = 2.0
+"""For one batch, retries included; it also bounds how long `close` takes when the collector is away."""
 _CLOSE_FLUSH_S = 1.0
 _IDS = RandomIdGenerator()
 _NO_STATUS = Status(StatusCode.UNSET)
@@ -171,6 +173,7 @@ class Telemetry:
             self._publish = None
         if not self._closed:
             self._closed = True
+            # With OTLP this sends what is left, and blocks for up to OTLP_TIMEOUT_S when the collector is away: nobody is served now.
             self._provider.shutdown()
             self._meters.shutdown()
 
@@ -250,4 +253,6 @@ class Telemetry:
                 f"otlp_endpoint is {endpoint}, but the exporter is not installed: pip install 'orbweaver[otlp]'"
             ) from None
         url = endpoint if endpoint.endswith("/v1/traces") else endpoint.rstrip("/") + "/v1/traces"
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=url)))
+        self._provider.add_span_processor(
+            BatchSpanProcessor(OTLPSpanExporter(endpoint=url, timeout=OTLP_TIMEOUT_S))
+        )
