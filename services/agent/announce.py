@@ -62,14 +62,14 @@ class PacketCloser:
     """Closes packet sockets on threads of its own.
 
     net/packet/af_packet.c, packet_release, waits for an RCU grace period: some 15 ms that no attach should pay.
-    Grace periods of several closers overlap. Bounded: above `_WAITING_MAX` the caller waits.
+    Grace periods of several closers overlap. Bounded: with `_WAITING_MAX` waiting, the caller closes its own.
     """
 
     _THREADS = 4
     _WAITING_MAX = 256
 
     def __init__(self) -> None:
-        self._waiting: queue.Queue[socket.socket | None] = queue.Queue(self._WAITING_MAX)
+        self._waiting: queue.SimpleQueue[socket.socket | None] = queue.SimpleQueue()
         self._threads = [
             threading.Thread(target=self._run, name=f"packet-closer-{number}", daemon=True)
             for number in range(self._THREADS)
@@ -78,7 +78,10 @@ class PacketCloser:
             thread.start()
 
     def close_later(self, packet: socket.socket) -> None:
-        self._waiting.put(packet)
+        if self._waiting.qsize() < self._WAITING_MAX:
+            self._waiting.put(packet)
+        else:
+            packet.close()
 
     def close(self) -> None:
         """Returns when every socket handed over is closed."""

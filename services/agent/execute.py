@@ -131,7 +131,7 @@ class Execution:
                 self._create(op)
             case DeleteLink():
                 # What vanished by itself is deleted; what took its name meanwhile is not ours.
-                if mac(self._pod.ioctl, op.ifname) == _mac(op.mac):
+                if mac(self._pod.route, op.ifname) == _mac(op.mac):
                     self._transact(self._pod, [op])
                 self._ifindexes.pop(op.ifname, None)
             case EnableIpv6() | DisableIpv6():
@@ -165,7 +165,7 @@ class Execution:
             try:
                 return self._transact(self._node, [op])
             except KernelError as failure:
-                named_on_node = failure.errno == errno.EEXIST and not ifindex(self._pod.ioctl, op.ifname)
+                named_on_node = failure.errno == errno.EEXIST and not ifindex(self._pod.route, op.ifname)
                 if named_on_node and op.ifname not in self._chosen:
                     self._chosen[op.ifname] = secrets.randbelow(_CHOSEN_INDEXES) + _CHOSEN_INDEXES
                     continue
@@ -227,7 +227,7 @@ class Execution:
                     assert_never(op)
 
     def _ifindex(self, op: Op) -> int:
-        found = self._ifindexes.get(op.ifname) or ifindex(self._pod.ioctl, op.ifname)
+        found = self._ifindexes.get(op.ifname) or ifindex(self._pod.route, op.ifname)
         if not found:
             raise _failure(op, errno.ENODEV, "the link has vanished from the pod")
         self._ifindexes[op.ifname] = found

@@ -136,7 +136,7 @@ class Kernel:
     def parent(self, name: str) -> ParentLink | None:
         """The node's link of this name, or None."""
         with self._node_sockets() as node:
-            return observe.parent(node.ioctl, name)
+            return observe.parent(node.route, name)
 
     def is_node_netns(self, netns: Netns) -> bool:
         """Whether it is the node's namespace, or the one that the agent itself runs in."""
@@ -209,9 +209,9 @@ class Kernel:
 def _attached(pod: InsideSockets, netns: Netns, interface: DesiredInterface) -> AttachedInterface:
     return AttachedInterface(
         ifname=interface.ifname,
-        ifindex=observe.ifindex(pod.ioctl, interface.ifname),
+        ifindex=observe.ifindex(pod.route, interface.ifname),
         mac=interface.mac,
-        mtu_bytes=observe.mtu_bytes(pod.ioctl, interface.ifname),
+        mtu_bytes=observe.mtu_bytes(pod.route, interface.ifname),
         parent=interface.parent,
         sandbox=netns.path,
     )

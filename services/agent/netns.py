@@ -47,29 +47,23 @@ class InsideSockets:
     `ipv6_off` tells whether a link made now would have IPv6 switched off (False where it was not asked for).
     """
 
-    __slots__ = ("ioctl", "ipv6_off", "packet", "route")
+    __slots__ = ("ipv6_off", "packet", "route")
 
     def __init__(self, *, with_packet: bool, with_ipv6: bool) -> None:
         self.packet: socket.socket | None = None
         self.ipv6_off = with_ipv6 and _ipv6_disabled("default")
         self.route = RouteSocket()
-        try:
-            self.ioctl = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        if with_packet:
             try:
-                if with_packet:
-                    # Protocol 0 registers no receive hook: this socket only sends.
-                    self.packet = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+                # Protocol 0 registers no receive hook: this socket only sends.
+                self.packet = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
             except BaseException:
-                self.ioctl.close()
+                self.route.close()
                 raise
-        except BaseException:
-            self.route.close()
-            raise
 
     def close_fast(self) -> None:
         """Closes all but the packet socket, whose close waits for an RCU grace period (some 15 ms)."""
         self.route.close()
-        self.ioctl.close()
 
 
 class Netns:
@@ -133,7 +127,7 @@ class Netns:
             os.close(home_fd)
 
     def sockets_inside(self, *, with_packet: bool = False, with_ipv6: bool = False) -> InsideSockets:
-        """Route, ioctl and on request packet socket of this namespace; the caller closes them."""
+        """Route and on request packet socket of this namespace; the caller closes them."""
         return self.inside(lambda: InsideSockets(with_packet=with_packet, with_ipv6=with_ipv6))
 
     def ipv6_disabled(self, names: tuple[str, ...]) -> frozenset[str]:

@@ -13,6 +13,7 @@ import struct
 
 from services.agent import netlink
 from services.agent.netns import InsideSockets, Netns
+from services.agent.route_socket import RouteSocket
 from services.agent.state import Observed, ObservedAddress, ObservedLink, ObservedRoute, ParentLink
 
 _SIOCGIFFLAGS, _SIOCGIFMTU, _SIOCGIFHWADDR, _SIOCGIFINDEX = 0x8913, 0x8921, 0x8927, 0x8933
@@ -22,27 +23,27 @@ _MODE_NAMES = {number: name for name, number in netlink.MACVLAN_MODES.items()}
 _ABSENT = (errno.ENODEV, errno.ENXIO)
 
 
-def ifindex(ioctl: socket.socket, ifname: str) -> int:
+def ifindex(route: RouteSocket, ifname: str) -> int:
     """0 where the socket's namespace has no such link."""
-    return _request(ioctl, _SIOCGIFINDEX, ifname) or 0
+    return _request(route, _SIOCGIFINDEX, ifname) or 0
 
 
-def mtu_bytes(ioctl: socket.socket, ifname: str) -> int:
+def mtu_bytes(route: RouteSocket, ifname: str) -> int:
     """0 where the socket's namespace has no such link."""
-    return _request(ioctl, _SIOCGIFMTU, ifname) or 0
+    return _request(route, _SIOCGIFMTU, ifname) or 0
 
 
-def mac(ioctl: socket.socket, ifname: str) -> bytes:
+def mac(route: RouteSocket, ifname: str) -> bytes:
     """Empty where the socket's namespace has no such link."""
-    answer = _answer(ioctl, _SIOCGIFHWADDR, ifname)
+    answer = _answer(route, _SIOCGIFHWADDR, ifname)
     return b"" if answer is None else answer[18:24]
 
 
-def parent(ioctl: socket.socket, ifname: str) -> ParentLink | None:
+def parent(route: RouteSocket, ifname: str) -> ParentLink | None:
     """A node's link by ioctls alone; kind and MAC stay empty, and it is taken for the lowest."""
-    index = ifindex(ioctl, ifname)
-    flags = _request(ioctl, _SIOCGIFFLAGS, ifname)
-    mtu = mtu_bytes(ioctl, ifname)
+    index = ifindex(route, ifname)
+    flags = _request(route, _SIOCGIFFLAGS, ifname)
+    mtu = mtu_bytes(route, ifname)
     if not index or flags is None:
         return None
     return ParentLink(
@@ -56,13 +57,13 @@ def glance(
     """Everything a plan needs where the parents are there and none of `ifnames` is yet; otherwise None."""
     found: list[ParentLink] = []
     for name in parents:
-        link = parent(node.ioctl, name)
+        link = parent(node.route, name)
         if link is None:
             return None
         found.append(link)
-    if any(ifindex(pod.ioctl, ifname) for ifname in ifnames):
+    if any(ifindex(pod.route, ifname) for ifname in ifnames):
         return None
-    lo_flags = _request(pod.ioctl, _SIOCGIFFLAGS, "lo") or 0
+    lo_flags = _request(pod.route, _SIOCGIFFLAGS, "lo") or 0
     lo = ObservedLink(
         ifname="lo", ifindex=1, kind="", mac="", mtu_bytes=0, up=bool(lo_flags & netlink.IFF_UP)
     )
@@ -93,9 +94,9 @@ def pod_links(pod: InsideSockets, node_netns: Netns) -> tuple[ObservedLink, ...]
     return tuple(_link(index, flags, found, node_id) for index, flags, found in dumped)
 
 
-def _request(ioctl: socket.socket, request: int, ifname: str) -> int | None:
+def _request(route: RouteSocket, request: int, ifname: str) -> int | None:
     """The integer that an interface ioctl fills in, or None where there is no such link."""
-    answer = _answer(ioctl, request, ifname)
+    answer = _answer(route, request, ifname)
     if answer is None:
         return None
     value: int = _IFREQ.unpack(answer)[1]
@@ -103,9 +104,10 @@ def _request(ioctl: socket.socket, request: int, ifname: str) -> int | None:
     return value & 0xFFFF if request == _SIOCGIFFLAGS else value
 
 
-def _answer(ioctl: socket.socket, request: int, ifname: str) -> bytes | None:
+def _answer(route: RouteSocket, request: int, ifname: str) -> bytes | None:
+    # Interface ioctls work on a socket of any family (net/socket.c, sock_do_ioctl).
     try:
-        return fcntl.ioctl(ioctl, request, _IFREQ.pack(ifname.encode(), 0))
+        return fcntl.ioctl(route, request, _IFREQ.pack(ifname.encode(), 0))
     except OSError as cause:
         if cause.errno in _ABSENT:
             return None

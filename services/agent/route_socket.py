@@ -56,6 +56,10 @@ class RouteSocket:
             self._socket.close()
             raise
 
+    def fileno(self) -> int:
+        """For ioctls that ask about links of the socket's namespace."""
+        return self._socket.fileno()
+
     def close(self) -> None:
         self._socket.close()
 
