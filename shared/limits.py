@@ -37,3 +37,5 @@ RECONCILE_SWEEP_MIN = 5
 RECONCILE_SWEEP_FRACTION = 0.1
 MTU_MIN_BYTES = 68
 MTU_MIN_IPV6_BYTES = 1280
+PAGE_MAX_LEASES = 2000
+"""Leases in one answer of a query; an answer must stay below max_payload."""

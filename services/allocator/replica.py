@@ -260,7 +260,12 @@ class Replica:
             return None
         if isinstance(query, QueryLeases):
             async with leader.settled:
-                return encode(leases_page(leader.state, self._facts, query))
+                try:
+                    return encode(leases_page(leader.state, self._facts, query))
+                except ValueError as error:
+                    self._metrics.refused("orb.ipam.query")
+                    log.warning("query refused", error=str(error))
+                    return None
         until = time.monotonic() + 5.0
         while self._facts.sequence < query.facts_at_least and time.monotonic() < until:
             await asyncio.sleep(0.005)

@@ -6,12 +6,13 @@ Owns the rows. Must not change anything, nor know the bus.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from services.allocator.decide import Identity, Rejected, identify
 from services.allocator.facts import Facts
 from services.allocator.selection import select
-from services.allocator.state import State
+from services.allocator.state import HeldInterface, Holding, Lease, State
+from shared import limits
 from shared.contracts.ipam import Allocate, InterfaceRequest
 from shared.contracts.query import Explain, Explained, LeasesPage, LeaseView, PoolVerdict, QueryLeases
 from shared.net.ranges import format_address, parse_address
@@ -20,50 +21,68 @@ from shared.net.ranges import format_address, parse_address
 def leases_page(state: State, facts: Facts, query: QueryLeases) -> LeasesPage:
     """The leases that fit, in the order of family and address; a resting address is told only where it is asked for."""
     after = parse_address(query.after) if query.after else (0, 0)
-    rows = heapq.nsmallest(
-        query.limit + 1, (row for row in _rows(state, facts, query) if row[0] > after), key=lambda row: row[0]
+    limit = min(max(query.limit, 1), limits.PAGE_MAX_LEASES)
+    fitting = heapq.nsmallest(
+        limit + 1, (row for row in _fitting(state, query) if row[0] > after), key=lambda row: row[0]
     )
-    page = rows[: query.limit]
-    more = page[-1][1].address if len(rows) > query.limit else ""
-    return LeasesPage(leases=tuple(row[1] for row in page), next_after=more, mark=state.mark)
+    views = [
+        _view(facts, holding, ifname, held, lease)
+        for _, holding, ifname, held, lease in fitting[:limit]
+    ]
+    more = views[-1].address if len(fitting) > limit else ""
+    if query.address and (resting := state.resting.get(parse_address(query.address))) is not None:
+        views.append(LeaseView(address=query.address, pool=resting.pool, interface="", state="resting"))
+    return LeasesPage(leases=tuple(views), next_after=more, mark=state.mark)
 
 
-def _rows(state: State, facts: Facts, query: QueryLeases) -> Iterator[tuple[tuple[int, int], LeaseView]]:
+_Row = tuple[tuple[int, int], Holding, str, HeldInterface, Lease]
+
+
+def _fitting(state: State, query: QueryLeases) -> Iterator[_Row]:
     wanted = parse_address(query.address) if query.address else None
-    for holding, ifname, held, lease in state.leases():
-        key = (lease.family, lease.address)
-        if (wanted is not None and key != wanted) or (query.pool and lease.pool != query.pool):
-            continue
-        if (query.pod_namespace and holding.namespace != query.pod_namespace) or (
-            query.pod_name and holding.name != query.pod_name
-        ):
-            continue
+    for holding in _holdings(state, query):
         if (query.node and holding.node != query.node) or (
             query.container_id and holding.container_id != query.container_id
         ):
             continue
-        pool = facts.pools.get(lease.pool)
-        is_container = holding.owner.startswith("container:")
-        yield (
-            key,
-            LeaseView(
-                address=format_address(lease.address, lease.family),
-                pool=lease.pool,
-                interface=ifname,
-                pod_namespace=holding.namespace,
-                pod_name=holding.name,
-                pod_uid="" if is_container else holding.owner,
-                container_id=holding.container_id,
-                node=holding.node,
-                generation=held.generation,
-                state="detached" if held.detached else "held" if held.attached else "ahead",
-                prefix_len=lease.prefix_len,
-                gateway=pool.gateway if pool is not None else "",
-                clean_gateway=held.clean_gateway,
-            ),
-        )
-    if wanted is not None and (resting := state.resting.get(wanted)) is not None:
-        yield wanted, LeaseView(address=query.address, pool=resting.pool, interface="", state="resting")
+        for ifname, held in holding.interfaces.items():
+            for lease in held.leases:
+                key = (lease.family, lease.address)
+                if wanted in (None, key) and query.pool in ("", lease.pool):
+                    yield key, holding, ifname, held, lease
+
+
+def _holdings(state: State, query: QueryLeases) -> Iterable[Holding]:
+    """Those that can fit, by the narrowest way to them."""
+    if query.address:
+        owner = state.holder(*parse_address(query.address))
+        return () if owner is None else (state.holdings[owner],)
+    if query.pod_namespace and query.pod_name:
+        return state.holdings_of_pod(query.pod_namespace, query.pod_name)
+    return (
+        holding
+        for holding in state.holdings.values()
+        if query.pod_namespace in ("", holding.namespace) and query.pod_name in ("", holding.name)
+    )
+
+
+def _view(facts: Facts, holding: Holding, ifname: str, held: HeldInterface, lease: Lease) -> LeaseView:
+    pool = facts.pools.get(lease.pool)
+    return LeaseView(
+        address=format_address(lease.address, lease.family),
+        pool=lease.pool,
+        interface=ifname,
+        pod_namespace=holding.namespace,
+        pod_name=holding.name,
+        pod_uid="" if holding.owner.startswith(("container:", "pod:")) else holding.owner,
+        container_id=holding.container_id,
+        node=holding.node,
+        generation=held.generation,
+        state="detached" if held.detached else "held" if held.attached else "ahead",
+        prefix_len=lease.prefix_len,
+        gateway=pool.gateway if pool is not None else "",
+        clean_gateway=held.clean_gateway,
+    )
 
 
 def explain(state: State, facts: Facts, query: Explain) -> Explained:

@@ -183,7 +183,7 @@ def assemble(
             bus=hub_bus(ports, credentials, "allocator"),
             system=system_bus(ports, credentials),
             telemetry=TelemetrySettings(http_address=http),
-            mark_file=str(layout.marks / f"{replica}.json"),
+            mark_file=str(layout.marks / "leases.json"),
         )
         service("allocator", replica, allocator, asks=replica, node="", http=http, rank=HUB_RANK)
     http = f"{LOOPBACK}:{ports.webhook_http}"
