@@ -19,6 +19,7 @@ from services.controller.objects import Objects, Stored, metadata, replaces
 from shared.contracts.facts import Fact, SourceProblem
 from shared.contracts.query import LeaseView
 from shared.limits import OBJECT_MAX_BYTES, SUBJECT_MAX_BYTES
+from shared.manifests import shape
 from shared.manifests.document import Document, ObjectKey
 from shared.manifests.meta import Json
 from shared.manifests.problem import FieldError, invalid
@@ -228,7 +229,9 @@ def _admit(
     old = objects.in_force.get(key)
     if old is not None and replaces(old, document.raw):
         old = None
-    raw = objects.candidate(key, document.raw)
+    # a member that is null is absent, as the API server stores it; of a kind that we do not know we change nothing
+    written = shape.without_nulls(document.raw) if document.kind is not None else document.raw
+    raw = objects.candidate(key, written)
     if len(facts_subject(key.kind, key.namespace, key.name)) > SUBJECT_MAX_BYTES:
         return (invalid("metadata.name", "kind, namespace and name together are too long"),)
     asks = old is not None and key.kind == POOL and rules.asks_leases(raw, old.raw)

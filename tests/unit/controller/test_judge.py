@@ -68,6 +68,14 @@ def test_a_pod_without_uid_has_none_and_its_status_is_truth() -> None:
     assert decoded(fact)["metadata"]["deletionTimestamp"] == "2026-01-01T00:00:00Z"
 
 
+def test_members_that_are_null_are_absent() -> None:
+    world = World()
+    (fact,) = world.look(a=pod("web-0").replace("nodeName: n1", "nodeName: n1, hostname: null") + "status:\n")
+    assert isinstance(fact, ObjectFact)
+    assert "status" not in decoded(fact) and decoded(fact)["spec"] == {"nodeName": "n1"}
+    assert world.look() == []
+
+
 def test_a_namespaced_object_without_namespace_is_in_default() -> None:
     world = World()
     world.look(a="apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n")
