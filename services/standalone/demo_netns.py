@@ -102,6 +102,15 @@ def remove(netns: Path) -> None:
     netns.unlink(missing_ok=True)
 
 
+def unmount_below(directory: Path) -> None:
+    """Detaches every mount below `directory`, the innermost first: what killed processes mounted there."""
+    # Field 5 of a line is the mount point (proc_pid_mountinfo(5)); later mounts come later.
+    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for point in reversed(points):
+        if Path(point).is_relative_to(directory):
+            _checked(_libc.umount2(os.fsencode(point), _MNT_DETACH), f"unmount {point}")
+
+
 def named(prefix: str) -> list[Path]:
     if not DIRECTORY.is_dir():
         return []

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.standalone import demo_netns, demo_system
-from services.standalone.node_netns import unpin_shim_netns
 
 _WATCHED = (
     Path("/run"),
@@ -85,7 +84,7 @@ class Place:
         namespaces = demo_netns.named(self.prefix)
         for netns in namespaces:
             demo_netns.remove(netns)
-        unpin_shim_netns(demo_system.layout(self.root).shim_netns)
+        demo_netns.unmount_below(self.root)
         for entry in self.root.iterdir():
             if entry.is_dir():
                 shutil.rmtree(entry)

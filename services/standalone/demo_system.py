@@ -21,17 +21,11 @@ from typing import IO, Any
 import msgspec
 
 from services.standalone.demo_netns import LabError
-from services.standalone.layout import Layout
 from services.standalone.process import await_gone, die_with_parent, mark_of, send
 from services.standalone.system import ProcessMark
 
 MARK = "ORBWEAVER_RUN_OF"
 _STOP_TIMEOUT_S = 20.0
-
-
-def layout(root: Path) -> Layout:
-    """Where the files of the system below `root` are."""
-    return Layout(root / "system")
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +39,7 @@ class System:
     """One system whose files are below `root`. `nodes` maps node names to the namespaces that are these nodes (None: the machine)."""
 
     def __init__(self, root: Path, nodes: Mapping[str, Path | None]) -> None:
-        self.state = layout(root).state
+        self.state = root / "system"
         self.manifests = root / "manifests"
         self.nodes = nodes
         self.up_log = root / "up.log"
