@@ -21,7 +21,6 @@ _STATES = {
     "held": "is held by",
     "detached": "is kept for (its sandbox is gone, the pod lives)",
     "ahead": "is taken ahead for",
-    "resting": "is given again last, for it rests: it was held by",
 }
 
 
@@ -85,6 +84,10 @@ def _holder(lease: LeaseView, completed: list[AttachCompleted]) -> Json:
 
 
 def _sentences(address: str, holder: Json) -> list[str]:
+    if holder["state"] == "resting":
+        return [
+            f"{address} of pool {holder['pool']} rests after its release: it is given again when nothing else is free"
+        ]
     pod = f"pod {holder['podNamespace']}/{holder['podName']}" if holder["podName"] else "a container"
     first = f"{address} {_STATES.get(holder['state'], 'is ' + holder['state'] + ' by')} {pod} on node {holder['node']}"
     rows = [
