@@ -190,7 +190,7 @@ class Connection:
 
     async def _subscribe(self, subject: str, callback: Callable[[Msg], Awaitable[None]]) -> Any:
         denied: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._denied_subscriptions[subject] = denied
+        self._denied_subscriptions[subject.lower()] = denied
         try:
             subscription = await self._client.subscribe(
                 subject, cb=callback, pending_bytes_limit=256 * 1024 * 1024
@@ -204,7 +204,7 @@ class Connection:
         except nats.errors.Error as error:
             raise NoResponder(f"subscribing to {subject}: {error}") from None
         finally:
-            self._denied_subscriptions.pop(subject, None)
+            self._denied_subscriptions.pop(subject.lower(), None)
             if denied.done():
                 denied.exception()
 
@@ -230,12 +230,13 @@ class Connection:
         if found is None:
             log.warning("bus error", error=str(error), connection=self.name)
             return
-        verb, subject = found.group(1).lower(), found.group(2)
+        # nats-py 2.16 lower-cases the server's sentence, subject and all.
+        verb, subject = found.group(1).lower(), found.group(2).lower()
         log.warning("bus permission denied", verb=verb, subject=subject, connection=self.name)
         denied = BusDenied(f"{self.settings.user!r} may not {verb} {subject}")
         if verb == "publish":
             for waiting_subject, future in list(self._waiting.values()):
-                if waiting_subject == subject and not future.done():
+                if waiting_subject.lower() == subject and not future.done():
                     future.set_exception(denied)
         elif (future := self._denied_subscriptions.get(subject)) is not None and not future.done():
             future.set_exception(denied)
