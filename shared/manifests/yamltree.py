@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from typing import Any, cast
 
 import msgspec
 import yaml
@@ -19,6 +20,9 @@ from shared.manifests.problem import FieldError, entry, invalid, member
 NODES_MAX = 500_000
 """Values of one document, aliases expanded: a small text can name billions of them."""
 
+DEPTH_MAX = 100
+"""Levels of one document. The deepest schema of Kubernetes has about thirty."""
+
 _PLAIN = "plain"
 _STR = "tag:yaml.org,2002:str"
 _SCALAR_TAGS = frozenset(
@@ -26,17 +30,8 @@ _SCALAR_TAGS = frozenset(
 )
 
 
-_Base: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml's parser where PyYAML was built with it."""
-
-
-class _Loader(_Base):
-    """Marks every plain scalar, so that our own rules resolve it and quoted ones stay strings."""
-
-    # Declared on the instance by the stubs, read from the class by PyYAML.
-    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {  # pyright: ignore[reportIncompatibleVariableOverride]
-        None: [(_PLAIN, re.compile(""))]
-    }
+_LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml's parser where PyYAML was built with it. Only its events are used: its composer overflows the C stack on deep nesting."""
 
 
 class Tree(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,18 +84,62 @@ def _load_chunk(chunk: str, first_line: int) -> list[Tree]:
     out: list[Tree] = []
     offset = first_line - 1
     try:
-        loader = _Loader(chunk)
-        while loader.check_node():
-            node = loader.get_node()
-            if node is not None and not _nothing(node):
+        for node in _Composer(chunk).documents():
+            if not _nothing(node):
                 out.append(_Reader(offset).read(node))
     except yaml.YAMLError as error:
-        out.append(_broken(_sentence(error), _error_line(error, chunk) + offset))
+        out.append(_broken(_sentence(error, chunk), _error_line(error, chunk) + offset))
     except (UnicodeError, ValueError) as error:
         out.append(_broken(f"the text is not YAML: {error}", first_line))
-    except (RecursionError, MemoryError):
-        out.append(_broken("the text is nested too deeply", first_line))
     return out
+
+
+class _Composer:
+    """Events to nodes. A plain scalar has the tag `plain`, so that our own rules resolve it."""
+
+    def __init__(self, text: str) -> None:
+        found = yaml.parse(text, Loader=_LOADER)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        self.events = cast("Iterator[yaml.Event]", found)
+        self.anchors: dict[str, yaml.Node] = {}
+
+    def documents(self) -> Iterator[yaml.Node]:
+        for event in self.events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                self.anchors = {}
+                yield self.node(next(self.events), 0)
+
+    def node(self, event: yaml.Event, depth: int) -> yaml.Node:
+        if depth > DEPTH_MAX:
+            raise yaml.MarkedYAMLError(
+                problem=f"nested deeper than {DEPTH_MAX}", problem_mark=event.start_mark
+            )
+        if isinstance(event, yaml.AliasEvent):
+            found = self.anchors.get(event.anchor or "")
+            if found is None:
+                problem = f"the alias *{event.anchor} has no anchor before it"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+            return found
+        node: yaml.Node
+        if isinstance(event, yaml.ScalarEvent):
+            tag = _PLAIN if event.implicit[0] else event.tag or _STR
+            node = yaml.ScalarNode(tag, event.value, event.start_mark)
+        elif isinstance(event, yaml.SequenceStartEvent):
+            node = yaml.SequenceNode(event.tag or "", [], event.start_mark)
+        else:
+            node = yaml.MappingNode(
+                event.tag or "" if isinstance(event, yaml.MappingStartEvent) else "", [], event.start_mark
+            )
+        anchor = event.anchor if isinstance(event, yaml.NodeEvent) else None
+        if anchor:
+            self.anchors[anchor] = node
+        if isinstance(node, yaml.SequenceNode):
+            while not isinstance(item := next(self.events), yaml.SequenceEndEvent):
+                node.value.append(self.node(item, depth + 1))
+        elif isinstance(node, yaml.MappingNode):
+            while not isinstance(item := next(self.events), yaml.MappingEndEvent):
+                key = self.node(item, depth + 1)
+                node.value.append((key, self.node(next(self.events), depth + 1)))
+        return node
 
 
 def _nothing(node: yaml.Node) -> bool:
@@ -112,14 +151,14 @@ def _broken(sentence: str, line: int) -> Tree:
     return Tree(value=None, line=line, lines={}, errors=((invalid("", sentence, "Unreadable"), line),))
 
 
-def _sentence(error: yaml.YAMLError) -> str:
-    if isinstance(error, yaml.MarkedYAMLError):
-        parts = [part for part in (error.context, error.problem) if part]
-        sentence = ", ".join(parts)
-        if "\\t" in sentence or "\t" in sentence:
-            sentence += " (YAML is indented with spaces, never with tabs)"
-        return f"the text is not YAML: {sentence}"
-    return f"the text is not YAML: {str(error).splitlines()[0]}"
+def _sentence(error: yaml.YAMLError, chunk: str) -> str:
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return f"the text is not YAML: {str(error).splitlines()[0]}"
+    sentence = ", ".join(part for part in (error.context, error.problem) if part)
+    line = chunk.split("\n")[_error_line(error, chunk) - 1 :][:1]
+    if line and "\t" in line[0][: len(line[0]) - len(line[0].lstrip())]:
+        sentence += " (YAML is indented with spaces, never with tabs)"
+    return f"the text is not YAML: {sentence}"
 
 
 def _error_line(error: yaml.YAMLError, chunk: str) -> int:
