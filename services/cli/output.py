@@ -5,7 +5,7 @@ Owns the look. Must not know what is shown. stdout carries the answer only, so t
 
 from __future__ import annotations
 
-import os
+import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -30,11 +30,8 @@ class Terminal(Console):
 
 
 def columns() -> int:
-    """The width of the terminal that stdout is, or PIPED_COLUMNS."""
-    try:
-        return max(80, os.get_terminal_size(sys.stdout.fileno()).columns)
-    except OSError:
-        return PIPED_COLUMNS
+    """COLUMNS, else the width of the terminal that stdout is, else PIPED_COLUMNS; at least 80."""
+    return max(80, shutil.get_terminal_size((PIPED_COLUMNS, 24)).columns)
 
 
 def say(line: str) -> None:
