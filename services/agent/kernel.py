@@ -16,7 +16,7 @@ import msgspec
 from services.agent import observe
 from services.agent.announce import PacketCloser
 from services.agent.execute import Execution, KernelError, StepTiming, now_ns
-from services.agent.netns import InsideSockets, Netns, NetnsError
+from services.agent.netns import OWN_PATH, InsideSockets, Netns, NetnsError, NetnsGoneError
 from services.agent.op import AddAddress, AddRoute, CreateMacvlan, DeleteLink, EnableIpv6, Op, SetMtu, SetUp
 from services.agent.plan import Plan, Refused, announcements, plan
 from services.agent.route_socket import DumpInterruptedError
@@ -49,8 +49,8 @@ class Kernel:
 
     def __init__(self, node_netns_path: str | None = None) -> None:
         """Raises NetnsError where the path is no network namespace."""
-        self._own = Netns.own()
-        self._node = Netns.open(node_netns_path) if node_netns_path else self._own
+        self._node = Netns.open(node_netns_path or OWN_PATH)
+        self._own = Netns.open(OWN_PATH)
         self._closer = PacketCloser()
         self._idle: deque[InsideSockets] = deque()
 
@@ -103,13 +103,15 @@ class Kernel:
     ) -> Detached:
         """Deletes those `links` that are still ours. Success also where the namespace is gone or another one now.
 
-        Raises KernelError where a link of ours stays.
+        Raises KernelError where a link of ours stays, or may stay because the namespace cannot be looked into.
         """
         owned = tuple(links)
         try:
             netns = Netns.open(netns_path)
-        except NetnsError:
+        except NetnsGoneError:
             return Detached(gone=True)
+        except NetnsError as cause:
+            raise KernelError("kernel_refused", cause.message) from cause
         with netns:
             if (netns.device, netns.inode) != (device, inode) or self.is_node_netns(netns):
                 return Detached(gone=True)

@@ -22,7 +22,8 @@ from shared.errors import OrbweaverError
 _NSFS_MAGIC = 0x6E736673  # include/uapi/linux/magic.h
 _NS_GET_NSTYPE = 0xB703  # include/uapi/linux/nsfs.h, _IO(0xb7, 0x3)
 _CLONE_NEWNET = 0x40000000
-_OWN = "/proc/thread-self/ns/net"
+OWN_PATH = "/proc/thread-self/ns/net"
+"""The calling thread's namespace."""
 
 # Keeps the GIL: setns on a network namespace takes microseconds, less than a hand-over of the GIL under load.
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -38,7 +39,7 @@ class NetnsError(OrbweaverError):
 
 
 class NetnsGoneError(NetnsError):
-    """Nothing is at the path, or no namespace is mounted there any more: a detach has nothing left to do."""
+    """No network namespace is at the path (any more): a detach has nothing left to do."""
 
 
 class InsideSockets:
@@ -86,9 +87,9 @@ class Netns:
         try:
             # O_NONBLOCK: a FIFO at the path must not hang the caller.
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, ProcessLookupError, ValueError):
             raise NetnsGoneError(path, "does not exist") from None
-        except (OSError, ValueError) as cause:
+        except OSError as cause:
             raise NetnsError(path, f"cannot be opened: {cause}") from cause
         try:
             _demand_netns(path, fd)
@@ -97,11 +98,6 @@ class Netns:
             os.close(fd)
             raise
         return cls(path, fd, status.st_dev, status.st_ino)
-
-    @classmethod
-    def own(cls) -> Self:
-        """The calling thread's namespace."""
-        return cls.open(_OWN)
 
     def same_as(self, other: Netns) -> bool:
         return (self.device, self.inode) == (other.device, other.inode)
@@ -112,7 +108,7 @@ class Netns:
         `action` must not start threads. Where coming back fails the process is aborted: a thread left in a pod
         would do the next attachment's work in the wrong namespace.
         """
-        home_fd = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+        home_fd = os.open(OWN_PATH, os.O_RDONLY | os.O_CLOEXEC)
         try:
             _setns(self.fd)
             try:
@@ -156,7 +152,7 @@ def _demand_netns(path: str, fd: int) -> None:
     if _filesystem_magic(fd) != _NSFS_MAGIC:
         raise NetnsGoneError(path, "is a file, not a mounted namespace")
     if fcntl.ioctl(fd, _NS_GET_NSTYPE) != _CLONE_NEWNET:
-        raise NetnsError(path, "is a namespace of another kind")
+        raise NetnsGoneError(path, "is a namespace of another kind")
 
 
 def _sysctl(name: str) -> str:

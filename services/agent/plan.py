@@ -1,6 +1,7 @@
 """What has to change in a pod's network namespace: desired interfaces and observed facts in, ops out.
 
-Owns the decision about every link, address and route that we set. Pure: a plan is data that can be printed, compared and tested without a kernel. Must not know how an op is carried out.
+Owns the decision about every link, address and route that we set. Pure: a plan is data that can be printed, compared
+and tested without a kernel. Must not know how an op is carried out.
 
 ADD executes the plan, CHECK demands that it is empty, DEL plans for nothing desired: three verbs, one function.
 """
@@ -210,6 +211,8 @@ def _routes(interface: DesiredInterface, present: tuple[ObservedRoute, ...]) -> 
                 wanted.append(("::/0" if ":" in entry.gateway else "0.0.0.0/0", str(_ip(entry.gateway))))
     for route in interface.routes:
         wanted.append((_network_text(route.dst), str(_ip(route.gw)) if route.gw else ""))
+    # The kernel itself makes the route to the subnet of an address.
+    connected = {(_network_text(entry.address), "") for entry in interface.addresses}
     return [
         AddRoute(
             ifname=interface.ifname,
@@ -218,7 +221,7 @@ def _routes(interface: DesiredInterface, present: tuple[ObservedRoute, ...]) -> 
             on_link=bool(gateway) and not _reachable(gateway, subnets),
         )
         for dst, gateway in dict.fromkeys(wanted)
-        if (dst, gateway) not in there
+        if (dst, gateway) not in there and (dst, gateway) not in connected
     ]
 
 

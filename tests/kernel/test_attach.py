@@ -129,6 +129,7 @@ def test_routes_mtu_and_a_gateway_outside_the_subnet(lab: Lab, kernel: Kernel, p
         routes=(
             Route(dst="192.0.2.0/24", gw="10.9.0.1"),
             Route(dst="198.51.100.0/24"),
+            Route(dst="10.6.5.1/32"),
             Route(dst="2001:db8::/32", gw="fe80::1"),
         ),
     )
@@ -143,6 +144,14 @@ def test_routes_mtu_and_a_gateway_outside_the_subnet(lab: Lab, kernel: Kernel, p
         ("198.51.100.0/24", "", "net1"),
         ("2001:db8::/32", "fe80::1", "net1"),
     }
+
+
+def test_a_route_to_an_own_subnet_is_the_kernels(lab: Lab, kernel: Kernel, pod: str) -> None:
+    plain = dual_stack(49)
+    wanted = _changed(plain, routes=(Route(dst="10.6.0.0/16"), Route(dst="fd00:6::/64")))
+    with Netns.open(lab.path(pod)) as netns:
+        kernel.attach(netns, (wanted,), lambda _: None)
+        assert kernel.check(netns, (wanted,)) == []
 
 
 def test_several_interfaces_are_made_in_one_go(lab: Lab, kernel: Kernel, pod: str) -> None:
@@ -288,7 +297,7 @@ def test_the_agents_own_namespace_can_be_the_node(lab: Lab, pod: str) -> None:
         "from services.agent.netns import Netns\n"
         "from tests.kernel.conftest import dual_stack\n"
         "kernel = Kernel(None)\n"
-        "with Netns.open(sys.argv[1]) as netns, Netns.own() as own:\n"
+        "with Netns.open(sys.argv[1]) as netns, Netns.open('/proc/self/ns/net') as own:\n"
         "    assert kernel.is_node_netns(own) and not kernel.is_node_netns(netns)\n"
         "    kernel.attach(netns, (dual_stack(62),), lambda _: None)\n"
         "    print(kernel.check(netns, (dual_stack(62),)))\n"

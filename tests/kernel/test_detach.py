@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
+import pytest
+
+from services.agent.execute import KernelError
 from services.agent.kernel import Detached, Kernel
 from services.agent.netns import Netns
 from services.agent.state import OwnedLink
@@ -80,6 +84,18 @@ def test_our_link_is_found_under_the_name_that_the_pod_gave_it(lab: Lab, kernel:
     lab.ip(pod, "link", "set", "net1", "name", "renamed0")
     assert detach(kernel, lab.path(pod), device, inode, owned) == Detached(removed=("renamed0",))
     assert links(lab, pod) == {"lo"}
+
+
+def test_a_namespace_that_cannot_be_opened_is_not_taken_for_gone(lab: Lab, kernel: Kernel, pod: str) -> None:
+    device, inode, owned = attached(kernel, lab, pod, 17)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(KernelError, match="Too many open files"):
+            detach(kernel, lab.path(pod), device, inode, owned)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert links(lab, pod) == {"lo", "net1"}
 
 
 def test_nothing_is_ever_deleted_in_the_nodes_own_namespace(lab: Lab, kernel: Kernel) -> None:

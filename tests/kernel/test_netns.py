@@ -34,13 +34,14 @@ def test_what_is_no_network_namespace_is_refused_by_name(tmp_path: Path) -> None
     os.mkfifo(fifo)
     before = len(list(Path("/proc/self/fd").iterdir()))
     for path, error, words in (
-        ("/proc/self/ns/mnt", NetnsError, "another kind"),
+        ("/proc/self/ns/mnt", NetnsGoneError, "another kind"),
         (str(tmp_path / "absent"), NetnsGoneError, "does not exist"),
         (str(fifo), NetnsGoneError, "a file"),
         (str(tmp_path), NetnsGoneError, "a file"),
         ("/dev/null", NetnsGoneError, "a file"),
         ("", NetnsGoneError, "does not exist"),
-        ("with\0nul", NetnsError, "cannot be opened"),
+        ("with\0nul", NetnsGoneError, "does not exist"),
+        ("x" * 5000, NetnsError, "cannot be opened"),
     ):
         with pytest.raises(error, match=words) as raised:
             Netns.open(path)
