@@ -86,7 +86,8 @@ class Connection:
                     name=self.name,
                     inbox_prefix=self.settings.inbox_prefix,
                     tls=_tls(self.settings),
-                    allow_reconnect=True,
+                    # Else the library retries a first connect by itself for ever, a refused credential included.
+                    allow_reconnect=False,
                     max_reconnect_attempts=-1,
                     reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]
                     connect_timeout=CONNECT_TIMEOUT_S,
@@ -97,10 +98,11 @@ class Connection:
                     closed_cb=self._on_closed,
                     reconnected_cb=self._on_reconnected,
                 )
+                self._client.options["allow_reconnect"] = True
                 break
-            except nats.errors.AuthorizationError:
-                raise BusDenied(f"{self.settings.servers[0]} refuses user {self.settings.user!r}") from None
             except (TimeoutError, nats.errors.Error, OSError) as error:
+                if "authorization violation" in str(error).lower():
+                    raise BusDenied(f"{self.settings.servers[0]} refuses user {self.settings.user!r}") from None
                 tried += 1
                 if 0 <= attempts <= tried:
                     raise NoResponder(f"{self.settings.servers[0]}: {error}") from None
@@ -195,7 +197,7 @@ class Connection:
             subscription = await self._client.subscribe(
                 subject, cb=callback, pending_bytes_limit=256 * 1024 * 1024
             )
-            await self._client.flush(5)
+            await self._round_trip(5)
             if denied.done():
                 denied.result()
             return subscription
@@ -211,9 +213,18 @@ class Connection:
     async def flush(self, timeout_s: float = 5) -> None:
         """Returns when the server has processed all that was published."""
         try:
-            await self._client.flush(timeout_s)  # type: ignore[arg-type]
+            await self._round_trip(timeout_s)
         except nats.errors.Error as error:
             raise BusTimeout(f"flush: {error}") from None
+
+    async def _round_trip(self, timeout_s: float) -> None:
+        """Returns when the server has seen all that was handed to the library before.
+
+        nats-py 2.16 writes its PING past what waits in its own buffer. That buffer is on its way before the first PONG is back,
+        so the second PING comes after it.
+        """
+        for _ in range(2):
+            await self._client.flush(timeout_s)  # type: ignore[arg-type]
 
     async def _on_reply(self, msg: Msg) -> None:
         waiting = self._waiting.get(msg.subject.rpartition(".")[2])
