@@ -158,6 +158,8 @@ def _subnet_item(reader: Reader, members: dict[str, object], path: str, interfac
     for name in (item.ipv4, item.ipv6):
         if wildcard.is_pattern(name):
             reader.wrong(f"wildcards such as {name[:80]!r} are not supported for subnets", path)
+        elif name and (len(name) > 253 or not SUBDOMAIN.fullmatch(name)):
+            reader.wrong(f"{name[:80]!r} cannot be the name of a SpiderSubnet", path)
     if not item.ipv4 and not item.ipv6 and not reader.errors:
         reader.wrong("no subnet is named; give `ipv4` or `ipv6` a list with one name", path)
     return item

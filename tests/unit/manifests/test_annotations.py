@@ -24,13 +24,13 @@ def test_ippool() -> None:
     assert notes.ippool(text) == PoolRequest(ipv4=("web-v4-a", "web-v4-b"), ipv6=("web-v6",))
 
 
-def test_E00009_one_family_is_enough() -> None:
+def test_e00009_one_family_is_enough() -> None:
     assert notes.ippool('{"ipv4":["a"]}') == PoolRequest(ipv4=("a",))
     assert notes.ippools('[{"ipv6":["a"]}]') == (NicPools(ipv6=("a",)),)
 
 
 @pytest.mark.parametrize("text", ['{"npv4":["a"]}', "{}", '{"ipv4":[],"ipv6":null}'])
-def test_A00003_only_unknown_keys_is_wrong_input(text: str) -> None:
+def test_a00003_only_unknown_keys_is_wrong_input(text: str) -> None:
     assert "no IPPool is named" in message(notes.ippool(text))
 
 
@@ -51,7 +51,7 @@ def test_A00003_only_unknown_keys_is_wrong_input(text: str) -> None:
         "[" * 9999,
     ],
 )
-def test_A00003_broken_json_is_wrong_input(text: str) -> None:
+def test_a00003_broken_json_is_wrong_input(text: str) -> None:
     for parser in (notes.ippool, notes.ippools, notes.subnet, notes.subnets):
         assert message(parser(text))
 
@@ -61,16 +61,16 @@ def test_keys_match_in_any_case_and_unknown_ones_are_ignored() -> None:
     assert notes.ippools(text) == (NicPools(interface="net1", ipv4=("a",), clean_gateway=True),)
 
 
-def test_A00013_the_named_interfaces_are_told() -> None:
+def test_a00013_the_named_interfaces_are_told() -> None:
     assert notes.ippools('[{"interface":"net1","ipv4":["a"]}]') == (NicPools(interface="net1", ipv4=("a",)),)
 
 
-def test_A00014_duplicate_interface() -> None:
+def test_a00014_duplicate_interface() -> None:
     text = '[{"interface":"eth0","ipv4":["a"]},{"interface":"eth0","ipv4":["b"]}]'
     assert "duplicate interface eth0" in message(notes.ippools(text))
 
 
-def test_A00018_nameless_items_keep_their_order() -> None:
+def test_a00018_nameless_items_keep_their_order() -> None:
     assert notes.ippools('[{"ipv4":["a"]},{"ipv4":["b"]}]') == (NicPools(ipv4=("a",)), NicPools(ipv4=("b",)))
 
 
@@ -90,7 +90,7 @@ def test_all_mistakes_of_an_annotation_at_once() -> None:
     assert len(value.errors) == 7, value
 
 
-def test_A00015_patterns_are_kept_and_bad_ones_refused() -> None:
+def test_a00015_patterns_are_kept_and_bad_ones_refused() -> None:
     assert notes.ippool('{"ipv4":["red-*","blue-?"]}') == PoolRequest(ipv4=("red-*", "blue-?"))
     assert "syntax error in pattern" in message(notes.ippool('{"ipv4":["a[]b"]}'))
 
@@ -142,7 +142,7 @@ def test_default_route_nic() -> None:
     assert message(notes.default_route_nic("a b"))
 
 
-def test_A00007_namespace_defaults() -> None:
+def test_a00007_namespace_defaults() -> None:
     marks = {notes.DEFAULT_IPV4_IPPOOL: '["ns-v4-a","shared-v4-?"]', notes.DEFAULT_IPV6_IPPOOL: ""}
     assert notes.namespace_defaults(marks) == PoolRequest(ipv4=("ns-v4-a", "shared-v4-?"))
     assert notes.namespace_defaults({}) == PoolRequest()
@@ -165,7 +165,7 @@ def test_networks_in_the_comma_form() -> None:
     assert "duplicate interface e1" in message(networks("a@e1,b@e1", "ns"))
 
 
-def test_M00036_networks_as_json() -> None:
+def test_m00036_networks_as_json() -> None:
     text = '[{"name":"a","interface":"net1","namespace":"x"},{"name":"b.c","ips":["10.0.0.9/24"],"mac":"aa:bb:cc:dd:ee:ff"}]'
     refs = networks(text, "ns")
     assert refs == (
@@ -176,7 +176,7 @@ def test_M00036_networks_as_json() -> None:
     assert interface_of(refs, 1) == "net2"
 
 
-def test_M00037_networks_as_pretty_printed_json() -> None:
+def test_m00037_networks_as_pretty_printed_json() -> None:
     text = json.dumps([{"name": "a"}, {"name": "b"}], indent=4)
     assert networks(text + "\n", "ns") == (
         NetworkRef(namespace="ns", name="a"),
