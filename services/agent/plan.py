@@ -64,9 +64,10 @@ def plan(
 
     A link counts as ours if it is a macvlan with our MAC: one that a killed earlier try left is finished, or rebuilt
     where its parent or mode differ. `owned` links that are not desired are deleted, found by MAC under whatever name.
-    A link of ours with addresses that we did not ask for (a lease of before) is rebuilt too, as taking a primary IPv4
-    address takes routes and other addresses with it; with `spare_extra` they stay (a CHECK must not fail because the
-    pod added one). Routes and links that are not ours are never touched.
+    A link of ours with addresses that we did not ask for (a lease of before), or with another route in the place of
+    ours, is rebuilt too: taking a primary IPv4 address takes routes and other addresses with it. With `spare_extra` it
+    is not (a CHECK must not fail because the pod added an address). Links that are not ours, and their routes, are
+    never touched.
     """
     deletions: list[Op] = []
     creations: list[Op] = []
@@ -106,6 +107,7 @@ def plan(
             link.parent_ifindex != parent.lower_ifindex
             or link.mode != interface.mode
             or _spoiled(interface, present, spare_extra=spare_extra)
+            or (not spare_extra and _barred(interface, _on(interface.ifname, observed.routes)))
         ):
             deletions.append(DeleteLink(ifname=link.ifname, mac=link.mac))
             link = None
@@ -201,18 +203,16 @@ def _spoiled(interface: DesiredInterface, present: tuple[ObservedAddress, ...], 
     )
 
 
+def _barred(interface: DesiredInterface, present: tuple[ObservedRoute, ...]) -> bool:
+    """Whether a missing route of ours has its place taken by another on the link, as by a router advertisement."""
+    there = {(route.dst, route.gateway) for route in present}
+    missing = {dst for dst, gateway in _wanted_routes(interface) if (dst, gateway) not in there}
+    return any(route.dst in missing for route in present)
+
+
 def _routes(interface: DesiredInterface, present: tuple[ObservedRoute, ...]) -> list[Op]:
     there = {(route.dst, route.gateway) for route in present}
     subnets = [_subnet(entry.address) for entry in interface.addresses]
-    wanted: list[tuple[str, str]] = []
-    if interface.default_route:
-        for entry in interface.addresses:
-            if entry.gateway:
-                wanted.append(("::/0" if ":" in entry.gateway else "0.0.0.0/0", str(_ip(entry.gateway))))
-    for route in interface.routes:
-        wanted.append((_network_text(route.dst), str(_ip(route.gw)) if route.gw else ""))
-    # The kernel itself makes the route to the subnet of an address.
-    connected = {(_network_text(entry.address), "") for entry in interface.addresses}
     return [
         AddRoute(
             ifname=interface.ifname,
@@ -220,9 +220,22 @@ def _routes(interface: DesiredInterface, present: tuple[ObservedRoute, ...]) -> 
             gateway=gateway,
             on_link=bool(gateway) and not _reachable(gateway, subnets),
         )
-        for dst, gateway in dict.fromkeys(wanted)
-        if (dst, gateway) not in there and (dst, gateway) not in connected
+        for dst, gateway in _wanted_routes(interface)
+        if (dst, gateway) not in there
     ]
+
+
+def _wanted_routes(interface: DesiredInterface) -> tuple[tuple[str, str], ...]:
+    """`(destination, gateway)`, each once, without those that the kernel makes by itself for a subnet."""
+    wanted: list[tuple[str, str]] = []
+    if interface.default_route:
+        for entry in interface.addresses:
+            if entry.gateway:
+                wanted.append(("::/0" if ":" in entry.gateway else "0.0.0.0/0", str(_ip(entry.gateway))))
+    for route in interface.routes:
+        wanted.append((_network_text(route.dst), str(_ip(route.gw)) if route.gw else ""))
+    connected = {(_network_text(entry.address), "") for entry in interface.addresses}
+    return tuple(entry for entry in dict.fromkeys(wanted) if entry not in connected)
 
 
 def _reachable(gateway: str, subnets: list[tuple[int, int, int]]) -> bool:

@@ -19,6 +19,10 @@ DEVIATIONS = {
         "route replace default via 10.6.0.2 dev net1",
         "route 0.0.0.0/0 via 10.6.0.1 is missing",
     ),
+    "default route of a router advertisement instead": (
+        "route del default via fd00:6::1\nroute add default via fe80::1 dev net1 proto ra metric 1024",
+        "route ::/0 via fd00:6::1 is missing",
+    ),
     "route removed": ("route del 192.0.2.0/24", "route 192.0.2.0/24 via 10.6.0.1 is missing"),
     "MTU changed": ("link set net1 mtu 1400", "has MTU 1400, not 1500"),
     "MAC changed": ("link set net1 address 02:00:00:00:00:01", "that is not ours"),
@@ -52,8 +56,8 @@ def test_each_deviation_is_told(
         assert kernel.check(netns, (wanted,)) == []
         batch(command.splitlines(), pod)
         differences = kernel.check(netns, (wanted,))
-        if deviation not in ("default route replaced", "MAC changed", "link renamed"):
-            # What the pod has of its own in our place stays; all else an attach makes right.
+        if deviation not in ("MAC changed", "link renamed"):
+            # A link that is no more known as ours stays; all else an attach makes right.
             kernel.attach(netns, (wanted,), lambda _: None)
             assert kernel.check(netns, (wanted,)) == []
     assert any(sentence in difference for difference in differences), differences

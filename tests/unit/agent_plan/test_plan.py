@@ -300,6 +300,24 @@ def test_a_link_with_a_spoiled_address_is_rebuilt(found: ObservedAddress) -> Non
     assert ops_of((PLAIN,), apply(there, ops)) == ()
 
 
+def test_a_link_where_another_route_is_in_our_place_is_rebuilt_but_not_for_a_check() -> None:
+    wanted = (
+        msgspec.structs.replace(
+            PLAIN, addresses=(DesiredAddress(address="fd00:1::2/64", gateway="fd00:1::1"),)
+        ),
+    )
+    there = apply(EMPTY, ops_of(wanted, EMPTY))
+    taken = msgspec.structs.replace(
+        there, routes=(ObservedRoute(ifname="net1", dst="::/0", gateway="fe80::1"),)
+    )
+    ops = ops_of(wanted, taken)
+    assert [type(op) for op in ops[:2]] == [DeleteLink, CreateMacvlan]
+    assert ops_of(wanted, apply(taken, ops)) == ()
+    assert [type(op) for op in ops_of(wanted, taken, spare_extra=True)] == [AddRoute]
+    beside = msgspec.structs.replace(there, routes=(*there.routes, *taken.routes))
+    assert ops_of(wanted, beside) == ()
+
+
 def test_addresses_that_come_by_themselves_are_left() -> None:
     there = apply(EMPTY, ops_of((PLAIN,), EMPTY))
     link_local = ObservedAddress(
