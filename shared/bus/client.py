@@ -101,6 +101,7 @@ class Connection:
                 self._client.options["allow_reconnect"] = True
                 break
             except (TimeoutError, nats.errors.Error, OSError) as error:
+                await self.close()
                 if "authorization violation" in str(error).lower():
                     raise BusDenied(f"{self.settings.servers[0]} refuses user {self.settings.user!r}") from None
                 tried += 1
