@@ -9,8 +9,8 @@ import msgspec
 from cyclopts import Parameter
 
 from services.cli import columns, event, output, question
+from services.cli.attachment import lease_item
 from services.cli.failure import UsageError
-from services.cli.get import lease_item
 from services.cli.option import DEFAULT_STATE, DocumentOption, State
 from services.cli.system import System, ask
 from shared.contracts.codec import encode

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from services.cli import output, question
 from services.cli.failure import CommandError
-from services.cli.option import DEFAULT_STATE, State
+from services.cli.option import DEFAULT_STATE, DocumentOption, State
 from services.cli.system import System, ask
 from shared.bus import BusError, BusTimeout
 from shared.contracts.codec import encode
@@ -24,16 +24,20 @@ _POLL_S = 0.05
 def sync(
     *,
     timeout: Annotated[float, Parameter(help="Seconds to wait.")] = 30.0,
+    form: DocumentOption = "table",
     state: State = DEFAULT_STATE,
 ) -> int:
     answer = ask(state, lambda system: _sync(system, timeout))
-    for problem in answer.problems:
-        place = f"{problem.file}:{problem.line}" if problem.line else problem.file
-        what = " ".join(part for part in (problem.object, problem.field) if part)
-        output.complain(f"{place}: {what + ': ' if what else ''}{problem.message}")
-    output.say(f"{answer.objects} objects in force")
-    if answer.problems:
-        output.complain("what a file above last said rightly stays in force")
+    if form == "table":
+        output.say(f"{answer.objects} objects in force")
+        for problem in answer.problems:
+            place = f"{problem.file}:{problem.line}" if problem.line else problem.file
+            what = " ".join(part for part in (problem.object, problem.field) if part)
+            output.complain(f"{place}: {what + ': ' if what else ''}{problem.message}")
+        if answer.problems:
+            output.complain("what a file above last said rightly stays in force")
+    else:
+        output.document({"objects": answer.objects, "problems": answer.problems}, form)
     return 1 if answer.problems else 0
 
 

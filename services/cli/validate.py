@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -32,6 +32,7 @@ def validate(
         ),
     ] = (),
     delete: Annotated[str, Parameter(help="Judge the deletion of KIND/NAME or KIND/NAMESPACE/NAME.")] = "",
+    form: Annotated[Literal["json", "yaml"], Parameter(name=("--output", "-o"))] = "json",
     state: Annotated[
         Path | None,
         Parameter(
@@ -49,7 +50,7 @@ def validate(
     stored = ask(state or DEFAULT_STATE, _stored) if state or is_running(DEFAULT_STATE) else Objects()
     judgements = [judge_deletion(key, stored)] if key else judge_files(files, stored)
     shown = [_shown(judgement) for judgement in judgements]
-    output.document(shown[0] if len(shown) == 1 else shown, "json")
+    output.document(shown[0] if len(shown) == 1 else shown, form)
     return 0 if all(judgement.valid for judgement in judgements) else 1
 
 

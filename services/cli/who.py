@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from services.cli import event, output, question
+from services.cli.attachment import lease_item
 from services.cli.failure import UsageError
-from services.cli.get import lease_item
 from services.cli.option import DEFAULT_STATE, DocumentOption, State
 from services.cli.standing import standings
 from services.cli.system import System, ask

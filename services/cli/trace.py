@@ -1,0 +1,88 @@
+"""`orbweaver get traces`: which there are, and the picture of one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from services.cli import columns, event, output, question
+from services.cli.failure import CommandError
+from services.cli.found import Filter, Found, show
+from services.cli.option import Output
+from services.cli.system import System, ask
+from shared.contracts.span import SpanRecord
+from shared.telemetry.waterfall import summaries, traces, waterfall
+
+PATIENCE_S = 2.0
+"""Spans are published every 200 ms: who asks right after an attach waits a moment for them."""
+PICTURE_MAX_COLUMNS = 140
+
+
+def show_traces(state: Path, wanted: Filter, form: Output) -> int:
+    """All of the last hour, or the one whose id begins with `wanted.name`. Answers the exit code."""
+    spans = ask(state, lambda system: _spans(system, wanted.name))
+    if wanted.name:
+        ids = [trace_id for trace_id in traces(spans) if trace_id.startswith(wanted.name.lower())]
+        if len(ids) != 1:
+            raise CommandError(
+                f"no trace {wanted.name} of the last hour is kept"
+                if not ids
+                else f"{wanted.name} begins {len(ids)} trace ids"
+            )
+        one = traces(spans)[ids[0]]
+        if form in ("json", "yaml"):
+            output.document({"traceID": ids[0], "spans": one}, "yaml" if form == "yaml" else "json")
+        else:
+            for line in waterfall(one, min(output.columns(), PICTURE_MAX_COLUMNS)):
+                output.say(line)
+        return 0
+    found = summaries(spans)
+    now = datetime.now(UTC)
+    return show(
+        Found(
+            items=[
+                {
+                    "traceID": one.trace_id,
+                    "root": one.root,
+                    "services": one.services,
+                    "spans": one.spans,
+                    "start": event.timestamp(one.start_ns),
+                    "durationMs": one.duration_ms,
+                    "error": one.error,
+                }
+                for one in found
+            ],
+            header=["TRACE", "ROOT", "SERVICES", "SPANS", "AGE", "MS", "ERROR"],
+            rows=[
+                [
+                    one.trace_id,
+                    one.root,
+                    one.services,
+                    one.spans,
+                    columns.age(event.timestamp(one.start_ns), now),
+                    f"{one.duration_ms:.2f}",
+                    one.error,
+                ]
+                for one in found
+            ],
+            names=[one.trace_id for one in found],
+        ),
+        form,
+        single=False,
+        nothing="no traces in the last hour",
+    )
+
+
+async def _spans(system: System, trace_id: str) -> list[SpanRecord]:
+    deadline = time.monotonic() + PATIENCE_S
+    known = -1
+    while True:
+        spans = await question.spans(system)
+        count = sum(span.trace_id.startswith(trace_id.lower()) for span in spans)
+        # A trace is whole when nothing was added to it over more than one interval of publishing.
+        if not trace_id or (count and count == known) or time.monotonic() > deadline:
+            return spans
+        known = count
+        await asyncio.sleep(0.3)
