@@ -102,13 +102,7 @@ def plan(
                 name="link_exists",
                 sentence=f"the pod already has a link {link.ifname!r} ({kind}, {link.mac or 'no MAC'}) that is not ours",
             )
-        present = _on(interface.ifname, observed.addresses)
-        if link is not None and (
-            link.parent_ifindex != parent.lower_ifindex
-            or link.mode != interface.mode
-            or _spoiled(interface, present, spare_extra=spare_extra)
-            or (not spare_extra and _barred(interface, _on(interface.ifname, observed.routes)))
-        ):
+        if link is not None and _must_be_rebuilt(interface, link, parent, observed, spare_extra=spare_extra):
             deletions.append(DeleteLink(ifname=link.ifname, mac=link.mac))
             link = None
         if link is None:
@@ -129,13 +123,13 @@ def plan(
                 settings.append(SetUp(ifname=link.ifname))
 
         settings += _ipv6(interface, observed.ipv6_disabled, fresh=link is None)
-        there = () if link is None else tuple(entry.address for entry in present)
+        there = () if link is None else tuple(e.address for e in _on(link.ifname, observed.addresses))
         addresses += [
             AddAddress(ifname=interface.ifname, address=text)
             for entry in interface.addresses
             if (text := _address_text(entry.address)) not in there
         ]
-        routes += _routes(interface, () if link is None else _on(interface.ifname, observed.routes))
+        routes += _routes(interface, () if link is None else _on(link.ifname, observed.routes))
     if any(isinstance(op, EnableIpv6) for op in settings) and "lo" in observed.ipv6_disabled:
         settings.append(EnableIpv6(ifname="lo"))
     return Plan(ops=(*deletions, *creations, *settings, *addresses, *routes))
@@ -191,6 +185,23 @@ def _ipv6(interface: DesiredInterface, disabled: frozenset[str], *, fresh: bool)
         return []
     found = "default" if fresh else interface.ifname
     return [EnableIpv6(ifname=interface.ifname)] if found in disabled else []
+
+
+def _must_be_rebuilt(
+    interface: DesiredInterface,
+    link: ObservedLink,
+    parent: ParentLink,
+    observed: Observed,
+    *,
+    spare_extra: bool,
+) -> bool:
+    """Whether our link is beyond repair in place."""
+    return (
+        link.parent_ifindex != parent.lower_ifindex
+        or link.mode != interface.mode
+        or _spoiled(interface, _on(link.ifname, observed.addresses), spare_extra=spare_extra)
+        or (not spare_extra and _barred(interface, _on(link.ifname, observed.routes)))
+    )
 
 
 def _spoiled(interface: DesiredInterface, present: tuple[ObservedAddress, ...], *, spare_extra: bool) -> bool:
