@@ -12,6 +12,8 @@ OBJECT_MAX_BYTES = 768 * 1024
 """One object of the user as a fact, as JSON; the bus takes 1 MiB a message."""
 SUBJECT_MAX_BYTES = 1024
 """A subject made of names that somebody chose; the server closes connections above 4096 (max_control_line)."""
+TOMBSTONE_KEPT_S = 24 * 3600
+"""How long the stream of facts tells of a deleted object; who follows facts must not be away for longer and go on where it was."""
 CONTAINER_ID_MAX_BYTES = 255
 IFNAME_MAX_BYTES = 15
 """Linux IFNAMSIZ is 16 with its NUL (include/uapi/linux/if.h)."""

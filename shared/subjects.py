@@ -156,7 +156,7 @@ LEASES = StreamSpec(name="LEASES", subjects=(LEASE_ALL,), durable=True, deny_del
 SNAPSHOTS = StreamSpec(name="SNAPSHOTS", subjects=(SNAPSHOT_ALL,), durable=True)
 RELEASES = StreamSpec(name="RELEASES", subjects=(RELEASE_ALL,), durable=True, work_queue=True)
 LEAD = StreamSpec(name="LEAD", subjects=(LEAD_ALL,), memory=True, last_per_subject=True, message_ttl=True)
-FACTS = StreamSpec(name="FACTS", subjects=(FACTS_ALL,), last_per_subject=True)
+FACTS = StreamSpec(name="FACTS", subjects=(FACTS_ALL,), last_per_subject=True, message_ttl=True)
 ATTACH = StreamSpec(name="ATTACH", subjects=(ATTACH_ALL,), max_age_s=24 * 3600.0)
 SPANS = StreamSpec(name="SPANS", subjects=(SPAN_ALL,), memory=True, max_age_s=3600.0)
 INVENTORY = StreamSpec(name="INVENTORY", subjects=(INVENTORY_ALL,), last_per_subject=True)

@@ -29,9 +29,11 @@ from shared.contracts.facts import (
     Fact,
     FactAnswer,
     FactsSynced,
+    ObjectGone,
     SyncAnswer,
 )
 from shared.contracts.query import QUERY_SERVICE, ServiceView
+from shared.limits import TOMBSTONE_KEPT_S
 from shared.manifests.document import ObjectKey
 from shared.settings import ControllerSettings
 from shared.telemetry import Telemetry, extract
@@ -190,7 +192,10 @@ class App:
     async def _append(self, fact: Fact) -> int:
         if isinstance(fact, FactsSynced):
             return await self._bus.append(subjects.FACTS_SYNCED, encode(fact))
-        return await self._bus.append(subjects.facts(fact.kind, fact.namespace, fact.name), encode(fact))
+        # the server forgets a tombstone after a day: names of pods are rarely used again
+        ttl_s = TOMBSTONE_KEPT_S if isinstance(fact, ObjectGone) else None
+        subject = subjects.facts(fact.kind, fact.namespace, fact.name)
+        return await self._bus.append(subject, encode(fact), ttl_s=ttl_s)
 
     async def _publish_synced(self) -> None:
         synced = FactsSynced(

@@ -54,11 +54,11 @@ class Objects:
     """Everything in force, the last version given, and the UIDs of what is gone. Every change returns the fact to publish."""
 
     def __init__(self, facts: Iterable[Fact], first_version: int) -> None:
-        """Resumes from the last fact of each subject. With none, versions begin at `first_version`, which must be above any that
-        was ever given: a lost stream must not make new facts look old."""
+        """Resumes from the last fact of each subject. Versions go on above the last of them, and above `first_version`, which must
+        be above any that was ever given: neither a lost stream nor an expired tombstone may make new facts look old."""
         self._in_force: dict[ObjectKey, Stored] = {}
         self._gone: dict[ObjectKey, str] = {}
-        self.version = 0
+        self.version = first_version
         for fact in facts:
             self.version = max(self.version, fact.version)
             match fact:
@@ -66,11 +66,9 @@ class Objects:
                     stored = _stored(fact)
                     self._in_force[stored.key] = stored
                 case ObjectGone():
-                    self._gone[ObjectKey(fact.kind, fact.namespace, fact.name)] = fact.uid
+                    self._remember(ObjectKey(fact.kind, fact.namespace, fact.name), fact.uid)
                 case FactsSynced():
                     pass
-        if not self.version:
-            self.version = first_version
 
     @property
     def in_force(self) -> Mapping[ObjectKey, Stored]:
@@ -191,11 +189,16 @@ class Objects:
     def remove(self, key: ObjectKey) -> list[Fact]:
         """The object is gone; its tombstone names the UID."""
         old = self._in_force.pop(key)
-        self._gone[key] = old.uid
+        self._remember(key, old.uid)
         gone = ObjectGone(
             kind=key.kind, namespace=key.namespace, name=key.name, uid=old.uid, version=self.next_version()
         )
         return [gone]
+
+    def _remember(self, key: ObjectKey, uid: str) -> None:
+        """Only what gets its UID from us must differ from what went before: pods come and go in great numbers."""
+        if key.kind != "Pod":
+            self._gone[key] = uid
 
     def _new_uid(self, key: ObjectKey) -> str:
         """Stable over restarts, and another one than that of the object of this name that went before."""

@@ -79,7 +79,7 @@ class FolderSource:
         self._judged_at_s = 0.0
 
     def resume(self, facts: Iterable[Fact]) -> None:
-        # milliseconds: a stream that was lost must not bring back versions that consumers have seen
+        # milliseconds, of which no source has a change in each for long
         self._objects = Objects(facts, first_version=time.time_ns() // 1_000_000)
         self._rules = self._make_rules(self._objects.in_force)
 

@@ -32,6 +32,7 @@ from shared.contracts.facts import (
 )
 from shared.contracts.ipam import ALLOCATE_REPLY, Allocate, Allocated, Grant, InterfaceRequest, Release
 from shared.contracts.query import SERVICE_VIEW, QueryService, ServiceView
+from shared.limits import TOMBSTONE_KEPT_S
 from shared.settings import AllocatorSettings, ControllerSettings
 from tests.support.folder import config, decoded, pod, pool
 from tests.support.nats import NatsServer
@@ -518,3 +519,22 @@ def test_two_thousand_files_are_in_force_within_seconds(
         assert time.monotonic() - start_s < 10
     finally:
         process.kill()
+
+
+def test_the_server_forgets_a_tombstone_in_time_and_a_fact_never(
+    controller: Service, fresh_nats_server: NatsServer, folder: Path
+) -> None:
+    (folder / "a.yaml").write_text(pod("a"))
+    (folder / "b.yaml").write_text(pod("b"))
+
+    async def run() -> None:
+        async with following(fresh_nats_server) as follower:
+            await follower.sync()
+            (folder / "a.yaml").unlink()
+            await follower.sync()
+            gone = await follower.bus.get_last("FACTS", subjects.facts("Pod", "shop", "a"))
+            kept = await follower.bus.get_last("FACTS", subjects.facts("Pod", "shop", "b"))
+            assert gone is not None and gone.headers["Nats-TTL"] == f"{TOMBSTONE_KEPT_S}s"
+            assert kept is not None and "Nats-TTL" not in kept.headers
+
+    asyncio.run(run())

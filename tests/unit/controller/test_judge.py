@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from services.controller.objects import Objects
 from shared.contracts.facts import ObjectFact, ObjectGone
+from shared.manifests.document import ObjectKey
 from tests.support.folder import World, config, decoded, lease, pod, pool, subnet
 
 
@@ -377,3 +379,11 @@ class TestRestart:
         facts = world.objects.missing_from([first])
         assert [type(fact) for fact in facts] == [ObjectGone, ObjectFact]
         assert facts[0].version > world.consumer.version
+
+    def test_versions_rise_although_the_last_was_a_tombstone_that_the_server_forgot(self) -> None:
+        world = World()
+        (kept, _) = world.look(a=pod("a"), b=pod("b"))
+        (gone,) = world.look(b=None)
+        objects = Objects([kept], first_version=2000)
+        (fact,) = objects.remove(ObjectKey("Pod", "shop", "a"))
+        assert fact.version > 2000 > gone.version
