@@ -123,17 +123,28 @@ async def events(system: System, node: str = "") -> list[tuple[int, AttachEvent]
     ]
 
 
-async def spans(system: System) -> list[SpanRecord]:
-    """All spans of the last hour."""
-    batches = await _read(system, subjects.SPANS, subjects.SPAN_ALL)
-    return [span for _, payload in batches for span in SPAN_BATCH.decode(payload).spans]
+async def spans(system: System, after: int = 0) -> tuple[list[SpanRecord], int]:
+    """All spans of the last hour that came after place `after` in the stream, and the place of the last."""
+    batches = await _read(system, subjects.SPANS, subjects.SPAN_ALL, start_sequence=after + 1)
+    found = [span for _, payload in batches for span in SPAN_BATCH.decode(payload).spans]
+    return found, batches[-1][0] if batches else after
 
 
 async def _read(
-    system: System, stream: StreamSpec, subject: str, *, last_per_subject: bool = False
+    system: System,
+    stream: StreamSpec,
+    subject: str,
+    *,
+    last_per_subject: bool = False,
+    start_sequence: int = 1,
 ) -> list[tuple[int, bytes]]:
     try:
-        reading = system.bus.read(stream.name, subject_filter=subject, last_per_subject=last_per_subject)
+        reading = system.bus.read(
+            stream.name,
+            subject_filter=subject,
+            start_sequence=start_sequence,
+            last_per_subject=last_per_subject,
+        )
         return [(message.sequence, message.data) async for message in reading]
     except StreamMissing:
         return []  # nobody has had anything to tell yet

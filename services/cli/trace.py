@@ -17,6 +17,7 @@ from shared.telemetry.waterfall import summaries, traces, waterfall
 
 PATIENCE_S = 2.0
 """Spans are published every 200 ms: who asks right after an attach waits a moment for them."""
+SETTLE_S = 0.3
 PICTURE_MAX_COLUMNS = 140
 
 
@@ -77,12 +78,17 @@ def show_traces(state: Path, wanted: Filter, form: Output) -> int:
 
 async def _spans(system: System, trace_id: str) -> list[SpanRecord]:
     deadline = time.monotonic() + PATIENCE_S
-    known = -1
-    while True:
-        spans = await question.spans(system)
-        count = sum(span.trace_id.startswith(trace_id.lower()) for span in spans)
-        # A trace is whole when nothing was added to it over more than one interval of publishing.
-        if not trace_id or (count and count == known) or time.monotonic() > deadline:
-            return spans
-        known = count
-        await asyncio.sleep(0.3)
+    spans, at = await question.spans(system)
+    while trace_id:
+        # A trace is whole when nothing came to it over more than one interval of publishing.
+        await asyncio.sleep(SETTLE_S)
+        more, at = await question.spans(system, at)
+        spans += more
+        known = any(_is(span, trace_id) for span in spans)
+        if (known and not any(_is(span, trace_id) for span in more)) or time.monotonic() > deadline:
+            break
+    return spans
+
+
+def _is(span: SpanRecord, trace_id: str) -> bool:
+    return span.trace_id.startswith(trace_id.lower())
