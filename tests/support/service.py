@@ -43,6 +43,11 @@ class Service:
         self._process.terminate()
         return self._process.wait(timeout=STOP_S)
 
+    def wait(self, timeout_s: float = STOP_S) -> int:
+        """The exit code of a process that ends by itself."""
+        assert self._process is not None
+        return self._process.wait(timeout=timeout_s)
+
     def kill(self) -> None:
         if self._process is not None and self._process.poll() is None:
             self._process.kill()

@@ -157,6 +157,17 @@ def test_nobody_answers_before_it_is_started(fresh_nats_server: NatsServer) -> N
     asyncio.run(run())
 
 
+def test_a_wrong_credential_ends_it(fresh_nats_server: NatsServer, tmp_path: Path) -> None:
+    bus = msgspec.structs.replace(fresh_nats_server.settings("rdma", "n1"), password="wrong")
+    process = Service("services.rdma", RdmaSettings(node="n1", bus=bus), tmp_path)
+    process.start()
+    try:
+        assert process.wait() == 1
+        process.logged("refuses user")
+    finally:
+        process.kill()
+
+
 def _http(service: Service) -> str:
     line = next(line for line in service.logged('"started"').splitlines() if '"started"' in line)
     return str(msgspec.json.decode(line)["http"])
