@@ -1,0 +1,137 @@
+"""Sets of manifests: what each object is judged against, in which order, and what is shown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from shared.admission.judge import Judgement, judge_deletion, judge_files, report
+from shared.admission.view import Objects
+from shared.manifests.document import ObjectKey, parse
+from tests.unit.admission.objects import Json, conf, having, multus, pod, pool, subnet
+
+
+def judged(*objects: Json, stored: Objects | None = None) -> list[Judgement]:
+    text = "---\n".join(yaml.safe_dump(one) for one in objects)
+    return judge_files([parse(text, "f.yaml")], stored or Objects())
+
+
+def valid(judgements: list[Judgement]) -> list[bool]:
+    return [one.valid for one in judgements]
+
+
+def test_one_object_is_shown_as_one_and_several_as_a_list() -> None:
+    one: Any = report(judged(pool(ips=["x"])))
+    assert one == {
+        "valid": False,
+        "object": "SpiderIPPool/a",
+        "errors": [
+            {
+                "field": "spec.ips[0]",
+                "code": "Invalid",
+                "message": "invalid IP range format in IPv4 'x': invalid IP address: 'x'",
+                "file": "f.yaml",
+                "line": 7,
+            }
+        ],
+        "warnings": [],
+    }
+    two: Any = report(judged(pool(), multus()))
+    assert [entry["object"] for entry in two] == ["SpiderIPPool/a", "SpiderMultusConfig/x/m"]
+
+
+def test_paths_are_those_of_the_text_although_ranges_are_merged() -> None:
+    (one,) = judged(pool(ips=["10.7.0.1", "10.6.0.9", "10.6.0.2"]))
+    assert [(error.field, error.line) for error in one.errors] == [("spec.ips[0]", 7)]
+
+
+def test_of_two_new_pools_that_overlap_the_later_is_refused() -> None:
+    assert valid(judged(pool(ips=["10.6.0.1"]), pool("b", ips=["10.6.0.1"]))) == [True, False]
+
+
+def test_a_range_may_move_between_pools_in_one_set() -> None:
+    stored = having(pool(ips=["10.6.0.1-10.6.0.9"]), pool("b", ips=["10.6.0.20"]))
+    moved = (pool("b", ips=["10.6.0.9", "10.6.0.20"]), pool(ips=["10.6.0.1-10.6.0.8"]))
+    assert valid(judged(*moved, stored=stored)) == [True, True]
+
+
+def test_what_did_not_change_is_not_blamed() -> None:
+    stored = having(pool("b", ips=["10.6.0.1"]))
+    judgements = judged(pool(ips=["10.6.0.1"]), pool("b", ips=["10.6.0.1"]), stored=stored)
+    assert valid(judgements) == [False, True]
+    assert [one.operation for one in judgements] == ["CREATE", "UPDATE"]
+
+
+def test_a_refused_object_leaves_its_stored_form_in_force() -> None:
+    stored = having(pool(ips=["10.6.0.1"]))
+    judgements = judged(pool(ips=["10.6.0.1"], gateway="x"), pool("b", ips=["10.6.0.1"]), stored=stored)
+    assert valid(judgements) == [False, False]
+
+
+def test_settings_and_subnets_of_the_set_count_wherever_they_stand() -> None:
+    set_ = (
+        pod(**{"ipam.spidernet.io__ippool": '{"ipv4":["a"]}'}),
+        pool(ips=["10.6.0.10"]),
+        subnet(ips=["10.6.0.10"], gateway="10.6.0.1"),
+        conf("enableIPv6: false"),
+        pool("six", subnet="fd00::/64"),
+    )
+    judgements = judged(*set_)
+    assert valid(judgements) == [True, True, True, True, False]
+    assert judgements[0].warnings == ()
+    admitted = judgements[1].admitted
+    assert admitted is not None and admitted["spec"]["gateway"] == "10.6.0.1"
+
+
+def test_one_object_in_two_files() -> None:
+    text = yaml.safe_dump(pool())
+    judgements = judge_files([parse(text, "f.yaml"), parse(text, "g.yaml")], Objects())
+    assert valid(judgements) == [True, False]
+    assert "also stands at f.yaml:1" in judgements[1].errors[0].message
+
+
+def test_form_and_rules_are_told_in_one_report() -> None:
+    text = yaml.safe_dump(pool(ips=[5])) + "---\n[\n---\n" + yaml.safe_dump(pool("b", gateway="x"))
+    judgements = judge_files([parse(text, "f.yaml")], Objects())
+    assert [(one.object, one.valid) for one in judgements] == [
+        ("", False),
+        ("SpiderIPPool/a", False),
+        ("SpiderIPPool/b", False),
+    ]
+    assert all(error.line for one in judgements for error in one.errors)
+
+
+def test_unknown_fields_are_warned_of() -> None:
+    (one,) = judged(pool(vlan=5))
+    assert one.valid
+    assert one.warnings[0].field == "spec.vlan"
+
+
+def test_the_status_of_what_is_stored_goes_on() -> None:
+    old = pool(ips=["10.6.0.1"])
+    old["status"] = {"allocatedIPs": '{"10.6.0.1":{"pod":"x/p"}}'}
+    (one,) = judged(pool(ips=["10.6.0.2"]), stored=having(old))
+    assert "10.6.0.1 that is being used by Pod x/p" in one.errors[0].message
+
+
+def test_the_store_that_was_given_is_not_changed() -> None:
+    stored = having(pool(ips=["10.6.0.1"]))
+    judged(pool(ips=["10.6.0.2"]), pool("b"), stored=stored)
+    assert len(stored) == 1
+    kept = stored.pool("a")
+    assert kept is not None and kept.spec.ips == ("10.6.0.1",)
+
+
+def test_deletion() -> None:
+    key = ObjectKey("SpiderIPPool", "", "a")
+    assert judge_deletion(key, having(pool())).valid
+    missing = judge_deletion(key, Objects())
+    assert missing.status == 404
+    assert not missing.valid
+    protected = having(
+        conf("enableValidatingResourcesDeletedWebhook: true"), pool(), leases={"a": {"10.6.0.1": "x/p"}}
+    )
+    denied = judge_deletion(key, protected)
+    assert denied.status == 403
+    assert denied.to_json()["errors"][0]["code"] == "Forbidden"
