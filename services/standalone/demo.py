@@ -86,6 +86,8 @@ def _main_job(this: Stage) -> None:
     with step("orbweaver up"):
         system.start()
         system.wait_ready(lambda line: this.show.console.print(f"    {line}", markup=False, style="dim"))
+    with step("orbweaver sync: every manifest is in force"):
+        system.sync()
     with step("orbweaver cni install, on each node") as remarks:
         for node in NODES:
             this.shims[node] = system.install(node, PLACE.root / "cni" / node)

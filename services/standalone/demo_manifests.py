@@ -74,10 +74,10 @@ class Folder:
         """Both pools, the namespace, the nodes."""
         documents = [
             _POOL.format(
-                version=4, subnet=IPV4_SUBNET, gateway=IPV4_GATEWAY, first="172.28.0.1", last="172.28.15.254"
+                version=4, subnet=IPV4_SUBNET, gateway=IPV4_GATEWAY, first="172.28.0.10", last="172.28.15.254"
             ),
             _POOL.format(
-                version=6, subnet=IPV6_SUBNET, gateway=IPV6_GATEWAY, first="fd00:28::1", last="fd00:28::ffff"
+                version=6, subnet=IPV6_SUBNET, gateway=IPV6_GATEWAY, first="fd00:28::10", last="fd00:28::ffff"
             ),
         ]
         self.put("pools.yaml", "---\n".join(documents))
