@@ -10,6 +10,7 @@ import copy
 from typing import Any, cast
 
 from shared.manifests.meta import Json
+from shared.manifests.selector import value_error
 
 
 def draft_of(raw: Json) -> Json:
@@ -75,6 +76,8 @@ def label_of(meta: Json, key: str) -> str:
     return text(labels, key) if labels is not None else ""
 
 
-def cidr_label(cidr: str) -> str:
-    """A CIDR as a label value: `172.18.40.0/24` → `172-18-40-0-24`."""
-    return cidr.replace(".", "-", 3).replace(":", "-", 7).replace("/", "-", 1)
+def label_cidr(meta: Json, key: str, cidr: str) -> None:
+    """Labels an object with its CIDR: `172.18.40.0/24` → `172-18-40-0-24`. A CIDR below `::` makes no label value: none then."""
+    value = cidr.replace(".", "-", 3).replace(":", "-", 7).replace("/", "-", 1)
+    if value_error(value) is None:
+        label(meta, key, value)

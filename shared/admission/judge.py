@@ -6,11 +6,11 @@ Owns the order in which objects of one set see each other, and the form of a jud
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
-from shared.admission.rules import mutate, validate
+from shared.admission.rules import admit, mutate, validate
 from shared.admission.verdict import Operation, Verdict, verdict
 from shared.admission.view import Objects
 from shared.manifests.document import Document, ManifestFile, ObjectKey
@@ -142,10 +142,7 @@ def _judge_one(document: Document, old: Json | None, view: Objects) -> Judgement
         found = Verdict(errors=document.errors)
         admitted = None
     else:
-        admitted = mutate(_continued(document.raw, old), view)
-        found = validate(operation, admitted, old, view)
-        if not found.valid:
-            found = validate(operation, _as_written(admitted, document.raw), old, view)
+        admitted, found = admit(_continued(document.raw, old), old, view)
     return Judgement(
         object=document.label,
         operation=operation,
@@ -154,15 +151,6 @@ def _judge_one(document: Document, old: Json | None, view: Objects) -> Judgement
         warnings=tuple(document.problem(one) for one in (*document.warnings, *found.warnings)),
         admitted=admitted if found.valid else None,
     )
-
-
-def _as_written(admitted: Json, raw: Json) -> Json:
-    """The object with its ranges as its author wrote them, so that `spec.ips[1]` is the one that stands there."""
-    spec, written = admitted.get("spec"), raw.get("spec")
-    if not isinstance(spec, dict) or not isinstance(written, dict):
-        return admitted
-    ranges = {key: value for key, value in cast("Json", written).items() if key in ("ips", "excludeIPs")}
-    return {**admitted, "spec": {**cast("Json", spec), **ranges}}
 
 
 def _continued(raw: Json, old: Json | None) -> Json:

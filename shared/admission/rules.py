@@ -7,6 +7,7 @@ an answer is transported.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 from shared.admission import coordinator, multus, pod, pool, reserved, subnet
 from shared.admission.addressing import total
@@ -61,6 +62,27 @@ def validate(operation: Operation, raw: Json | None, old: Json | None, view: Vie
         return verdict(decoded.errors)
     errors, warnings = _findings(decoded, stored if operation == "UPDATE" else None, view)
     return verdict([*_meta_errors(decoded.metadata), *errors], warnings)
+
+
+def admit(raw: Json, old: Json | None, view: View) -> tuple[Json, Verdict]:
+    """Defaults, then judges: UPDATE where `old` is given, else CREATE. The object as it would be stored, and the verdict.
+
+    Errors point at ranges as they are written in `raw`, although defaulting merges them.
+    """
+    operation: Operation = "CREATE" if old is None else "UPDATE"
+    admitted = mutate(raw, view)
+    found = validate(operation, admitted, old, view)
+    if not found.valid:
+        found = validate(operation, _as_written(admitted, raw), old, view)
+    return admitted, found
+
+
+def _as_written(admitted: Json, raw: Json) -> Json:
+    spec, written = admitted.get("spec"), raw.get("spec")
+    if not isinstance(spec, dict) or not isinstance(written, dict):
+        return admitted
+    ranges = {key: value for key, value in cast("Json", written).items() if key in ("ips", "excludeIPs")}
+    return {**admitted, "spec": {**cast("Json", spec), **ranges}}
 
 
 def asks_leases(operation: str, raw: Json | None, old: Json | None, view: View) -> bool:

@@ -40,7 +40,7 @@ def mutate(raw: Json, view: View) -> Json:
     if network is None:
         return out
     draft.default(spec, ipVersion=network.family)
-    draft.label(meta, CIDR_LABEL, draft.cidr_label(str(network)))
+    draft.label_cidr(meta, CIDR_LABEL, str(network))
     merge_ranges(spec, network.family)
     return out
 

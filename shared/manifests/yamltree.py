@@ -88,10 +88,35 @@ def _load_chunk(chunk: str, first_line: int) -> list[Tree]:
             if not _nothing(node):
                 out.append(_Reader(offset).read(node))
     except yaml.YAMLError as error:
+        as_json = _json(chunk)
+        if as_json is not None:
+            return [Tree(value=as_json, line=first_line, lines={}, errors=())]
         out.append(_broken(_sentence(error, chunk), _error_line(error, chunk) + offset))
     except (UnicodeError, ValueError) as error:
         out.append(_broken(f"the text is not YAML: {error}", first_line))
     return out
+
+
+def _json(chunk: str) -> Any:
+    """The value of a text that is JSON but no YAML 1.1, as with escaped surrogate pairs. None for any other."""
+    if chunk.lstrip()[:1] not in ("{", "["):
+        return None
+    try:
+        return _as_go_prints(msgspec.json.decode(chunk), 0)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, ValueError):
+        return None
+
+
+def _as_go_prints(value: Any, depth: int) -> Any:
+    if depth > DEPTH_MAX:
+        raise ValueError(f"nested deeper than {DEPTH_MAX}")
+    if isinstance(value, float):
+        return _number(value)
+    if isinstance(value, list):
+        return [_as_go_prints(item, depth + 1) for item in cast("list[Any]", value)]
+    if isinstance(value, dict):
+        return {key: _as_go_prints(item, depth + 1) for key, item in cast("dict[str, Any]", value).items()}
+    return value
 
 
 class _Composer:
@@ -305,6 +330,9 @@ def resolve(text: str) -> Any:
             if -(1 << 63) <= value < (1 << 64):
                 return value
     if _FLOAT.fullmatch(bare):
-        number = float(bare)
-        return int(number) if number.is_integer() and abs(number) < 1e21 else number
+        return _number(float(bare))
     return text
+
+
+def _number(number: float) -> int | float:
+    return int(number) if number.is_integer() and abs(number) < 1e21 else number

@@ -116,6 +116,12 @@ def test_json_and_a_byte_order_mark() -> None:
     assert load('\ufeff{"a": [1, {"b": null}]}')[0].value == {"a": [1, {"b": None}]}
 
 
+def test_json_that_is_no_yaml() -> None:
+    assert load('{\n\t"a": 1.0,\n\t"b": [\n\t\t"c"\n\t]\n}\n')[0].value == {"a": 1, "b": ["c"]}
+    assert load('{"a": "\\ud83d\\ude00"}')[0].value == {"a": "\U0001f600"}
+    assert load('{"a": "\\ud83d"}')[0].errors
+
+
 @pytest.mark.parametrize(
     "text",
     [
