@@ -15,6 +15,7 @@ from cyclopts import Parameter
 from services.cli import columns, output
 from services.cli.failure import CommandError
 from services.cli.option import DEFAULT_STATE, DocumentOption, State
+from services.cli.system import without_logs
 from services.standalone import app
 from services.standalone.detach import up_detached
 from services.standalone.state import StandaloneError
@@ -48,15 +49,22 @@ def up(
     return 0
 
 
-def down(*, state: State = DEFAULT_STATE) -> int:
+def down(
+    *,
+    state: State = DEFAULT_STATE,
+    purge: Annotated[
+        bool, Parameter(help="Also remove the state directory: leases, journals, logs.")
+    ] = False,
+) -> int:
     try:
-        app.down(state.absolute(), output.say)
+        app.down(state.absolute(), output.say, purge=purge)
     except StandaloneError as error:
         raise CommandError(error.message, error.detail) from None
     return 0
 
 
 def status(*, form: DocumentOption = "table", state: State = DEFAULT_STATE) -> int:
+    without_logs()
     try:
         found = asyncio.run(app.status(state.absolute()))
     except StandaloneError as error:

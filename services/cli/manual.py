@@ -52,7 +52,7 @@ For example:
         name="down",
         function="services.cli.lifecycle:down",
         help="""\
-Stops the system. Leases and attachments stay on disk for the next `up`.
+Stops the system. Leases and attachments stay on disk for the next `up`, unless --purge removes them.
 
 For example:
     orbweaver down""",

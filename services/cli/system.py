@@ -6,10 +6,13 @@ Owns finding and connecting. Must not know what is asked.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+
+import structlog
 
 from services.cli.failure import CommandError
 from services.standalone.assembly import tools_bus
@@ -20,6 +23,11 @@ from shared.bus import Bus, BusDenied, BusError, BusTimeout, NoResponder
 from shared.contracts.codec import MessageError
 
 T = TypeVar("T")
+
+
+def without_logs() -> None:
+    """Stdout is for the answer: what the bus would log there, a command says itself when it fails."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
 class System:
@@ -66,6 +74,7 @@ def is_running(state: Path) -> bool:
 @asynccontextmanager
 async def connect(state: Path) -> AsyncGenerator[System]:
     """Raises CommandError when the system does not run; what the bus raises inside becomes one too."""
+    without_logs()
     file, credentials = read(state)
     if not is_alive(file.supervisor):
         raise CommandError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import structlog
 
 from services.standalone.assembly import Assembly, assemble
 from services.standalone.layout import Layout
@@ -40,7 +42,10 @@ from services.standalone.system import (
     SystemFile,
     complete_credentials,
 )
+from shared.telemetry.log import configure as configure_log
 
+SUPERVISOR = "supervisor"
+"""The supervisor's own log, beside those of the instances."""
 READY_LIMIT_S = 60.0
 STOP_ALL_LIMIT_S = 30.0
 """Longer than five ranks of STOP_LIMIT_S: a supervisor that needs more is killed, and its children with it."""
@@ -48,7 +53,6 @@ LOOK_EVERY_S = 0.2
 CRASHES_BEFORE_READY = 5
 """A service that crashed so often while the system starts will not come up by itself."""
 TAIL_LINES = 20
-
 Say = Callable[[str], None]
 
 
@@ -77,13 +81,13 @@ def run(request: UpRequest, say: Say, on_ready: Callable[[], None]) -> None:
     os.umask(0o077)
     make_directories(layout, names)
     lock = StateLock(layout.lock_file)
+    _log_to(layout.log_file(SUPERVISOR))
     try:
         known = read_system(layout.state)
         if known is not None:
             _clear_leftovers(known, say)
         ports = choose_ports(known and known.ports, names)
         credentials = complete_credentials(read_credentials(layout.state), names)
-        # TEMPORARY until every service exists
         assembly = assemble(
             layout=layout,
             manifests=str(manifests),
@@ -92,12 +96,6 @@ def run(request: UpRequest, say: Say, on_ready: Callable[[], None]) -> None:
             credentials=credentials,
             nats_server=nats_server_binary(),
         )
-        from importlib.util import find_spec
-
-        present = tuple(
-            p for p in assembly.programs if p.service == "nats" or find_spec(f"services.{p.service}.__main__")
-        )
-        assembly = Assembly(files=assembly.files, programs=present)
         system = SystemFile(
             state=str(layout.state),
             manifests=str(manifests),
@@ -123,6 +121,13 @@ def run(request: UpRequest, say: Say, on_ready: Callable[[], None]) -> None:
     finally:
         unpin_shim_netns(layout.shim_netns)
         lock.release()
+
+
+def _log_to(path: Path) -> None:
+    """This process's log goes to a file: the terminal is for what `say` says."""
+    configure_log(SUPERVISOR, SUPERVISOR, "", "info")
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    structlog.configure(logger_factory=structlog.BytesLoggerFactory(os.fdopen(descriptor, "wb")))
 
 
 def system_without_processes(system: SystemFile) -> SystemFile:
@@ -184,11 +189,11 @@ async def _until_ready(
     said = ""
     while not stop.is_set():
         look = await observer.look(supervisor.entries)
-        if look.ready or (len(supervisor.entries) < 8 and not look.unready):
+        if look.ready:
             return True
         if look.waits_for() != said:
             said = look.waits_for()
-            say(f"waiting for {said}")
+            say(said)
         hopeless = supervisor.refused.is_set() or any(
             entry.restarts >= CRASHES_BEFORE_READY for entry in supervisor.entries
         )
@@ -225,14 +230,37 @@ def _clear_leftovers(known: SystemFile, say: Say) -> None:
         )
 
 
-def down(state: Path, say: Say) -> None:
+def down(state: Path, say: Say, *, purge: bool = False) -> None:
     """Stops the system below `state` and waits until all its processes are gone. Says so when nothing runs.
 
-    Raises StandaloneError when a process survives its SIGKILL.
+    `purge` then removes the state directory: leases, journals, credentials and logs are gone for good.
+    Raises StandaloneError when a process survives its SIGKILL, or when `state` holds no system to purge.
     """
     system = read_system(state)
+    _stop(state, system, say)
+    if purge:
+        _purge(state, system, say)
+
+
+def _purge(state: Path, system: SystemFile | None, say: Say) -> None:
+    if not state.exists():
+        return
+    if system is None:
+        raise StandaloneError(f"{state} holds no system, so nothing of it is removed")
+    lock = StateLock(Layout(state.absolute()).lock_file)
+    try:
+        shutil.rmtree(state)
+    except OSError as error:
+        raise StandaloneError(f"{error.filename} cannot be removed: {error.strerror}") from None
+    finally:
+        lock.release()
+    say(f"removed {state}")
+
+
+def _stop(state: Path, system: SystemFile | None, say: Say) -> None:
     marks = () if system is None else tuple(entry.mark for entry in system.services if entry.mark is not None)
     if system is None or not (is_alive(system.supervisor) or any(is_alive(mark) for mark in marks)):
+        unpin_shim_netns(Layout(state.absolute()).shim_netns)
         say(f"nothing runs in {state}")
         return
     if system.supervisor is not None and send(system.supervisor, signal.SIGTERM):

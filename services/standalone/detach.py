@@ -13,11 +13,9 @@ from pathlib import Path
 
 import msgspec
 
-from services.standalone.app import Say, UpRequest, run, tail
+from services.standalone.app import SUPERVISOR, Say, UpRequest, run, tail
 from services.standalone.layout import Layout
 from services.standalone.state import StandaloneError, make_directories
-
-SUPERVISOR = "supervisor"
 
 
 class Said(msgspec.Struct, frozen=True, kw_only=True, tag="say"):

@@ -59,7 +59,9 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
 
     def waits_for(self) -> str:
         """The same as one short line for somebody who watches it start."""
-        return ", ".join(self.unready) if self.unready else "; ".join(self.missing)
+        if self.unready:
+            return f"waiting for {', '.join(self.unready)}"
+        return f"waiting: {'; '.join(self.missing)}"
 
 
 class _Hub(msgspec.Struct, frozen=True, kw_only=True):
