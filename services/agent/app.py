@@ -1,0 +1,331 @@
+"""The agent of one node: CNI calls in, answers out, and what others may ask it.
+
+Owns the conversation: decoding, repeated attempts that join the running one, the answer in the version asked for, events
+and metrics of each call. Must not know the order of an attach (attachments) or the kernel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+import msgspec
+import structlog
+
+from services.agent import config as network
+from services.agent import result as answer
+from services.agent.allocation import Allocation
+from services.agent.attachments import Attachments
+from services.agent.call import Call, ForeignMessageError, Verb, decode
+from services.agent.call_trace import CallTrace
+from services.agent.entry import Entry, view
+from services.agent.execute import now_ns
+from services.agent.journal import Journal
+from services.agent.kernel import Kernel
+from services.agent.reconcile import Reconciliation
+from services.agent.release import Releases
+from shared import subjects
+from shared.bus import Bus, BusError, Message
+from shared.contracts.attach import AttachCompleted, AttachEvent, AttachFailed, Detached
+from shared.contracts.codec import MessageError, encode
+from shared.contracts.query import (
+    QUERY_ATTACHMENTS,
+    QUERY_SERVICE,
+    AttachmentsPage,
+    AttachmentView,
+    ServiceView,
+)
+from shared.errors import OrbweaverError
+from shared.ids import AttachmentId
+from shared.settings import AgentSettings
+from shared.telemetry import Telemetry
+from shared.telemetry.metrics import AgentMetrics
+
+log = structlog.get_logger()
+
+CHECKS_AT_ONCE = 8
+STOP_S = 5.0
+
+
+class Reply(msgspec.Struct, frozen=True):
+    exit_code: int
+    body: bytes = b""
+
+
+class App:
+    """`journal` and `kernel` stay the caller's to close, after `run` has ended."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        bus: Bus,
+        journal: Journal,
+        kernel: Kernel,
+        boot_id: str,
+        telemetry: Telemetry,
+    ) -> None:
+        self._settings = settings
+        self._bus = bus
+        self._journal = journal
+        self._telemetry = telemetry
+        self._releases = Releases(bus, journal, settings.node)
+        self._metrics = AgentMetrics(
+            telemetry.meter, attachments=lambda: len(journal.entries), unpublished=self._releases.waiting
+        )
+        self._allocation = Allocation(bus, settings.node, self._metrics)
+        self._attachments = Attachments(
+            node=settings.node,
+            boot_id=boot_id,
+            journal=journal,
+            kernel=kernel,
+            allocation=self._allocation,
+            releases=self._releases,
+        )
+        self._reconciliation = Reconciliation(
+            node=settings.node,
+            interval_s=settings.reconcile_interval_s,
+            entries=journal.entries,
+            attachments=self._attachments,
+            emit=self._emit,
+            detached=lambda entry: self._tell_detached(entry, 0, ""),
+        )
+        self._running: dict[tuple[Verb, AttachmentId, str], asyncio.Task[Reply]] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        self._serving = False
+
+    def not_ready(self) -> str:
+        """Empty, or why a pod cannot be attached now."""
+        if not self._serving:
+            return "not serving yet"
+        if self._journal.problem:
+            return self._journal.problem
+        if not self._bus.connection.connected:
+            return "the node's leaf of the bus is away"
+        return "the allocator is away" if self._allocation.away() else ""
+
+    async def run(self) -> None:
+        """Serves for ever, or until the bus gives up. Raises BusError where a subject is denied."""
+        await self._attachments.repair()
+        node = subjects.token(self._settings.node)
+        served = [
+            await self._bus.serve(subjects.ask_agent(self._settings.node), self._on_attachments),
+            await self._bus.serve(f"{subjects.ask_service('agent')}.{node}", self._on_service),
+            await self._bus.serve(subjects.cni(self._settings.node), self._on_call),
+        ]
+        self._serving = True
+        reconciling = asyncio.create_task(self._reconciliation.run())
+        try:
+            await self._bus.closed.wait()
+        finally:
+            self._serving = False
+            reconciling.cancel()
+            for serving in served:
+                await serving.stop()
+            if self._running:
+                await asyncio.wait(self._running.values(), timeout=STOP_S)
+            await self._releases.stop()
+            self._attachments.close()
+
+    async def _on_call(self, message: Message) -> None:
+        arrived_ns = now_ns()
+        try:
+            call = decode(message.headers, message.data, arrived_ns)
+        except OrbweaverError as error:
+            if isinstance(error, ForeignMessageError):
+                self._metrics.refused("orb.cni")
+            self._metrics.call("", 0.0, error.kind.name)
+            body = answer.render_error(error, network.version_of(message.data))
+            await self._reply(message, Reply(1, body))
+            return
+        key = (call.verb, call.attachment, call.attempt)
+        running = self._running.get(key)
+        if running is not None:
+            await self._reply(message, await asyncio.shield(running))
+            return
+        task = asyncio.create_task(self._serve(call, message, arrived_ns))
+        self._running[key] = task
+        task.add_done_callback(lambda _: self._running.pop(key, None))
+
+    async def _serve(self, call: Call, message: Message, arrived_ns: int) -> Reply:
+        """Answers and then tells of it; the trace ends with the answer."""
+        events: list[AttachEvent] = []
+        error: OrbweaverError | None = None
+        with CallTrace(self._telemetry, call, message.headers, arrived_ns) as trace:
+            reply = Reply(1)
+            try:
+                reply = Reply(0, await self._answer(call, trace, events))
+            except OrbweaverError as failure:
+                error = failure
+            except Exception as failure:
+                log.exception("CNI call failed", verb=call.verb, attachment=str(call.attachment))
+                error = OrbweaverError("internal", f"{type(failure).__name__}: {failure}")
+            if error is not None:
+                trace.fail(error.message)
+                trace.set("error.type", error.kind.name)
+                known_by = trace.trace_id if error.kind.name == "internal" else ""
+                reply = Reply(1, answer.render_error(error, network.version_of(call.body), trace_id=known_by))
+                if call.verb == "ADD":
+                    log.info("attach failed", attachment=str(call.attachment), error=error.message)
+                    events.append(self._failed(call, error, trace))
+            replied_ns = now_ns()
+            await self._reply(message, reply)
+            trace.step("reply", replied_ns)
+        self._measure(call, (replied_ns - call.start_ns) / 1e9, (replied_ns - arrived_ns) / 1e9, error)
+        for event in events:
+            self._emit(event)
+        return reply
+
+    async def _answer(self, call: Call, trace: CallTrace, events: list[AttachEvent]) -> bytes:
+        """What goes to the runtime's stdout. Raises OrbweaverError."""
+        # The chained plugins share container ID and interface with the main plugin; what it attached is not theirs.
+        chained = call.name in ("coordinator", "ifacer")
+        match call.verb:
+            case "ADD":
+                return await self._add(call, trace, events)
+            case "DEL":
+                entry = (
+                    None
+                    if chained
+                    else await self._attachments.delete(call.attachment, "DEL", call.start_ns, trace)
+                )
+                if entry is not None:
+                    events.append(self._detached(entry, now_ns() - call.start_ns, trace.trace_id))
+            case "CHECK":
+                network.envelope(call.body)
+                if not chained:
+                    await self._attachments.check(call)
+            case "GC":
+                asked = network.envelope(call.body)
+                if not chained and asked.valid is not None:
+                    for entry in await self._attachments.collect(asked.network, asked.valid, call.start_ns):
+                        events.append(self._detached(entry, now_ns() - call.start_ns, trace.trace_id))
+            case "STATUS":
+                network.envelope(call.body)
+                if reason := self.not_ready():
+                    raise OrbweaverError(
+                        "not_available", f"node {self._settings.node} cannot attach pods now: {reason}"
+                    )
+            case "VERSION":
+                return answer.render_versions(network.version_of(call.body))
+        return b""
+
+    async def _add(self, call: Call, trace: CallTrace, events: list[AttachEvent]) -> bytes:
+        asked = network.parse(call.body, call.name)
+        if isinstance(asked, network.PassThrough):
+            return asked.result
+        entry, result = await self._attachments.add(call, asked, trace)
+        if entry.attempt == call.attempt:
+            events.append(
+                AttachCompleted(
+                    at_ns=time.time_ns(),
+                    node=self._settings.node,
+                    container_id=entry.container_id,
+                    ifname=entry.ifname,
+                    pod_namespace=entry.pod_namespace,
+                    pod_name=entry.pod_name,
+                    pod_uid=entry.pod_uid,
+                    addresses=entry.addresses,
+                    duration_ms=(now_ns() - call.start_ns) / 1e6,
+                    trace_id=trace.trace_id,
+                )
+            )
+        return answer.render(result, asked.version)
+
+    def _failed(self, call: Call, error: OrbweaverError, trace: CallTrace) -> AttachFailed:
+        return AttachFailed(
+            at_ns=time.time_ns(),
+            node=self._settings.node,
+            container_id=call.container_id,
+            ifname=call.ifname,
+            pod_namespace=call.pod.namespace,
+            pod_name=call.pod.name,
+            pod_uid=call.pod.uid,
+            error=error.kind.name,
+            message=error.message,
+            duration_ms=(now_ns() - call.start_ns) / 1e6,
+            trace_id=trace.trace_id,
+        )
+
+    def _detached(self, entry: Entry, duration_ns: int, trace_id: str) -> Detached:
+        return Detached(
+            at_ns=time.time_ns(),
+            node=self._settings.node,
+            container_id=entry.container_id,
+            ifname=entry.ifname,
+            pod_namespace=entry.pod_namespace,
+            pod_name=entry.pod_name,
+            pod_uid=entry.pod_uid,
+            addresses=entry.addresses,
+            reason=entry.reason,
+            duration_ms=duration_ns / 1e6,
+            trace_id=trace_id,
+        )
+
+    def _tell_detached(self, entry: Entry, duration_ns: int, trace_id: str) -> None:
+        self._emit(self._detached(entry, duration_ns, trace_id))
+
+    def _measure(self, call: Call, whole_s: float, served_s: float, error: OrbweaverError | None) -> None:
+        name = error.kind.name if error is not None else None
+        self._metrics.call(call.verb, whole_s, name)
+        if call.verb == "ADD":
+            self._metrics.allocation(served_s, name)
+        elif call.verb == "DEL":
+            self._metrics.release(served_s, name)
+
+    async def _reply(self, message: Message, reply: Reply) -> None:
+        try:
+            await self._bus.publish(message.reply, reply.body, {"Orb-Exit": str(reply.exit_code)})
+        except BusError as error:
+            # The shim asks again with the same attempt.
+            log.warning("answer lost", error=str(error))
+
+    def _emit(self, event: AttachEvent) -> None:
+        task = asyncio.create_task(self._publish(event))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _publish(self, event: AttachEvent) -> None:
+        try:
+            await self._bus.publish(subjects.attach(self._settings.node), encode(event))
+        except BusError as error:
+            log.info("event lost", kind=type(event).__name__, error=str(error))
+
+    async def _on_attachments(self, message: Message) -> bytes | None:
+        try:
+            question = QUERY_ATTACHMENTS.decode(message.data)
+        except MessageError:
+            self._metrics.refused("orb.ask.agent")
+            return None
+        slots = asyncio.Semaphore(CHECKS_AT_ONCE)
+
+        async def shown(entry: Entry) -> AttachmentView:
+            async with slots:
+                differences = await self._attachments.differences(entry) if question.check else ()
+            return view(entry, self._settings.node, differences)
+
+        entries = sorted(self._journal.entries.values(), key=lambda entry: entry.attachment)
+        return encode(AttachmentsPage(attachments=tuple(await asyncio.gather(*map(shown, entries)))))
+
+    async def _on_service(self, message: Message) -> bytes | None:
+        try:
+            QUERY_SERVICE.decode(message.data)
+        except MessageError:
+            self._metrics.refused("orb.ask.service")
+            return None
+        reason = self.not_ready()
+        return encode(
+            ServiceView(
+                service="agent",
+                instance=self._settings.node,
+                pid=os.getpid(),
+                ready=not reason,
+                reason=reason,
+                facts={
+                    "attachments": str(len(self._journal.entries)),
+                    "unpublished_releases": str(self._releases.waiting()),
+                    "node": self._settings.node,
+                    "netns": self._settings.netns or "own",
+                },
+            )
+        )

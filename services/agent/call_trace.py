@@ -1,0 +1,92 @@
+"""The trace of one CNI call: continued from the runtime, else begun with the shim's process.
+
+Owns names and attributes of spans, and the conversion of CLOCK_BOOTTIME to the spans' Unix time. Must not know what the
+steps do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Self
+
+from opentelemetry.trace import SpanContext
+
+from services.agent.call import Call
+from services.agent.execute import StepTiming, now_ns
+from shared.telemetry import (
+    ActiveSpan,
+    Telemetry,
+    boottime_offset_ns,
+    boottime_to_unix_ns,
+    extract,
+    shim_start_ns,
+    trace_id_text,
+)
+
+_TRACED = ("ADD", "DEL", "CHECK", "GC")
+
+
+class CallTrace:
+    """`with CallTrace(…) as trace:`; `trace_id` is empty where nobody samples it. Times given to it are CLOCK_BOOTTIME."""
+
+    def __init__(self, telemetry: Telemetry, call: Call, headers: Mapping[str, str], arrived_ns: int) -> None:
+        self._telemetry = telemetry
+        self._offset_ns = boottime_offset_ns()
+        arrived_unix_ns = self._unix(arrived_ns)
+        self.start_unix_ns = shim_start_ns(str(call.start_ns), arrived_unix_ns, self._offset_ns)
+        self._span: ActiveSpan = telemetry.span(
+            f"cni {call.verb}",
+            extract(headers),
+            root=call.verb in _TRACED,
+            start_ns=self.start_unix_ns,
+            attributes=_attributes(call),
+            service="shim",
+        )
+        self.context: SpanContext = self._span.context
+        self.trace_id = trace_id_text(self.context)
+        if self.trace_id:
+            telemetry.record("shim.start", self.context, self.start_unix_ns, arrived_unix_ns, service="shim")
+
+    def __enter__(self) -> Self:
+        self._span.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._span.__exit__(kind, error, traceback)
+
+    def step(self, name: str, start_ns: int, end_ns: int | None = None, error: str = "") -> None:
+        if self.trace_id:
+            end = now_ns() if end_ns is None else end_ns
+            self._telemetry.record(name, self.context, self._unix(start_ns), self._unix(end), error=error)
+
+    def kernel(self, steps: Iterable[StepTiming]) -> None:
+        for step in steps:
+            self.step(step.name, step.start_ns, step.end_ns, step.error)
+
+    def child(self, name: str) -> ActiveSpan:
+        return self._telemetry.span(name, self.context)
+
+    def set(self, key: str, value: str | int) -> None:
+        self._span.set(key, value)
+
+    def fail(self, message: str) -> None:
+        self._span.fail(message)
+
+    def _unix(self, boottime_ns: int) -> int:
+        return boottime_to_unix_ns(boottime_ns, self._offset_ns)
+
+
+def _attributes(call: Call) -> dict[str, str]:
+    attributes = {
+        "cni.command": call.verb,
+        "cni.plugin": call.name,
+        "cni.container_id": call.container_id,
+        "cni.ifname": call.ifname,
+        "k8s.namespace.name": call.pod.namespace,
+        "k8s.pod.name": call.pod.name,
+        "k8s.pod.uid": call.pod.uid,
+    }
+    return {key: value for key, value in attributes.items() if value}

@@ -1,0 +1,84 @@
+"""From the allocator's grants to the interface that shall be, and from that to the runtime's result. Pure.
+
+Owns which grants are the caller's, where the default route goes, and the MAC's form. Must not know how a grant was asked
+for or an interface is built.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from services.agent.config import Macvlan
+from services.agent.result import Result, ResultAddress, ResultInterface, ResultRoute
+from services.agent.state import DesiredAddress, DesiredInterface, Route
+from shared.contracts.ipam import Allocated, Grant
+from shared.errors import OrbweaverError
+
+MAC_BYTES = 6
+
+
+def mac_of(random: bytes) -> str:
+    """A locally administered unicast MAC (IEEE 802, bits 0 and 1 of the first byte) of six random bytes."""
+    first = (random[0] | 0x02) & 0xFE
+    return ":".join(f"{byte:02x}" for byte in (first, *random[1:MAC_BYTES]))
+
+
+def own_grants(allocated: Allocated, ifname: str) -> tuple[Grant, ...]:
+    """Those of the calling interface; others belong to the pod's later ADDs. Raises OrbweaverError where there are none."""
+    grants = tuple(grant for grant in allocated.grants if grant.ifname == ifname)
+    if not grants:
+        raise OrbweaverError("no_pool", f"the allocator's answer has no address for interface {ifname!r}")
+    return grants
+
+
+def default_gateways(grants: tuple[Grant, ...], ifname: str, default_route_nic: str) -> tuple[str, ...]:
+    """The gateway of each grant where the default route goes by it, else empty."""
+    elsewhere = default_route_nic not in ("", ifname)
+    return tuple("" if elsewhere or grant.clean_gateway else grant.gateway for grant in grants)
+
+
+def interface(
+    ifname: str, link: Macvlan, mac: str, grants: tuple[Grant, ...], gateways: tuple[str, ...]
+) -> DesiredInterface:
+    return DesiredInterface(
+        ifname=ifname,
+        parent=link.parent,
+        mac=mac,
+        mtu_bytes=link.mtu_bytes,
+        addresses=tuple(
+            DesiredAddress(address=grant.address, gateway=gateway)
+            for grant, gateway in zip(grants, gateways, strict=True)
+        ),
+        default_route=any(gateways),
+        routes=tuple(
+            dict.fromkeys(Route(dst=route.dst, gw=route.gw) for grant in grants for route in grant.routes)
+        ),
+    )
+
+
+def without_default_route(desired: DesiredInterface, family: int) -> DesiredInterface:
+    """The pod has a default route of this family by another link already: the first one keeps it."""
+    addresses = tuple(
+        msgspec.structs.replace(entry, gateway="") if (":" in entry.address) == (family == 6) else entry
+        for entry in desired.addresses
+    )
+    return msgspec.structs.replace(
+        desired, addresses=addresses, default_route=any(entry.gateway for entry in addresses)
+    )
+
+
+def result(
+    grants: tuple[Grant, ...], gateways: tuple[str, ...], link: ResultInterface | None = None
+) -> Result:
+    """`gateways` are those that default routes go by; every grant's own gateway is told beside its address."""
+    defaults = [
+        ResultRoute(dst="::/0" if ":" in gateway else "0.0.0.0/0", gw=gateway)
+        for gateway in gateways
+        if gateway
+    ]
+    others = [ResultRoute(dst=route.dst, gw=route.gw) for grant in grants for route in grant.routes]
+    return Result(
+        interface=link,
+        addresses=tuple(ResultAddress(address=grant.address, gateway=grant.gateway) for grant in grants),
+        routes=tuple(dict.fromkeys((*defaults, *others))),
+    )
