@@ -41,7 +41,7 @@ async def serve(settings: WebhookSettings) -> int:
         log.info("stopping")
         return 0
     except (BusError, OSError, ValueError) as error:
-        log.error("the webhook cannot serve", error=str(error))  # noqa: TRY400 - the sentence says it all
+        log.error("the webhook cannot serve", error=str(error))
         return 1
     finally:
         await telemetry.close()
