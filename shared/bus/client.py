@@ -52,7 +52,6 @@ class Serving:
 
     def __init__(self, subscription: Any) -> None:
         self._subscription = subscription
-        self.tasks: set[asyncio.Task[None]] = set()
 
     async def stop(self) -> None:
         with contextlib.suppress(nats.errors.Error):
@@ -171,17 +170,19 @@ class Connection:
             except Exception:
                 log.exception("handler failed", subject=message.subject)
 
+        # The loop keeps no strong reference to a task. The first request may come before the subscription is known to stand.
+        running: set[asyncio.Task[None]] = set()
+
         async def on_message(msg: Msg) -> None:
             message = _message(msg)
             if concurrent:
                 task = asyncio.create_task(run(message))
-                serving.tasks.add(task)
-                task.add_done_callback(serving.tasks.discard)
+                running.add(task)
+                task.add_done_callback(running.discard)
             else:
                 await run(message)
 
-        serving = Serving(await self._subscribe(subject, on_message))
-        return serving
+        return Serving(await self._subscribe(subject, on_message))
 
     async def listen(self, subject: str, handler: SyncHandler) -> Serving:
         """Calls `handler` for each message, in order, without a task each: for handlers that only take note."""
