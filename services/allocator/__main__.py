@@ -13,8 +13,11 @@ from pathlib import Path
 import structlog
 import uvloop
 
+from services.allocator.mark import MarkFile
 from services.allocator.replica import Replica
+from services.allocator.servers import assert_servers
 from shared.bus import Bus, BusDenied, StreamMismatch
+from shared.clock import SystemClock
 from shared.settings import AllocatorSettings, read_settings
 from shared.telemetry import Telemetry
 
@@ -30,7 +33,15 @@ async def serve(settings: AllocatorSettings) -> int:
         await bus.publish(telemetry.span_subject, payload)
 
     telemetry.publish_spans(publish)
-    replica = Replica(settings, bus, telemetry, lambda: secrets.token_hex(8))
+    replica = Replica(
+        settings,
+        bus,
+        telemetry,
+        clock=SystemClock(),
+        marks=MarkFile(Path(settings.mark_file)),
+        assert_servers=lambda: assert_servers(settings.system),
+        new_incarnation=lambda: secrets.token_hex(8),
+    )
     await telemetry.serve_http(lambda: replica.reason)
     running = asyncio.create_task(replica.run())
     closed = asyncio.create_task(bus.closed.wait())

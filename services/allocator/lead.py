@@ -7,7 +7,6 @@ harm nothing.
 from __future__ import annotations
 
 import asyncio
-import time
 
 import structlog
 
@@ -22,6 +21,7 @@ from shared.bus import (
     UnknownOutcome,
     WrongSequence,
 )
+from shared.clock import Clock
 
 log = structlog.get_logger()
 
@@ -31,11 +31,12 @@ POLL_S = 0.1
 class Election:
     """One replica's part in the election of `service`. `lost` is set when leadership can no longer be believed."""
 
-    def __init__(self, bus: Bus, service: str, replica: str, stream_replicas: int) -> None:
+    def __init__(self, bus: Bus, service: str, replica: str, stream_replicas: int, clock: Clock) -> None:
         self._bus = bus
         self._subject = subjects.lead(service)
         self._replica = replica.encode()
         self._stream_replicas = stream_replicas
+        self._clock = clock
         self._sequence = 0
         self._renewing: asyncio.Task[None] | None = None
         self.lost = asyncio.Event()
@@ -75,10 +76,10 @@ class Election:
         )
 
     async def _renew(self) -> None:
-        until = time.monotonic() + limits.LEADER_TTL_S
+        until = self._clock.monotonic_s() + limits.LEADER_TTL_S
         while True:
             await asyncio.sleep(limits.LEADER_RENEW_S)
-            began = time.monotonic()
+            began = self._clock.monotonic_s()
             try:
                 self._sequence = await self._write(self._sequence)
                 until = began + limits.LEADER_TTL_S
@@ -86,7 +87,7 @@ class Election:
                 log.warning("leadership lost: another replica wrote")
                 break
             except (NoResponder, StreamMissing, BusTimeout, UnknownOutcome, ApiError, BusDenied) as error:
-                if time.monotonic() >= until:
+                if self._clock.monotonic_s() >= until:
                     log.warning("leadership lost: not renewed in time", error=str(error))
                     break
         self.lost.set()

@@ -7,7 +7,6 @@ is fenced (log.py). Everything decided while one append is in flight waits for t
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable
 
@@ -21,6 +20,7 @@ from services.allocator.selection import Refusal
 from services.allocator.state import State
 from shared import limits, subjects
 from shared.bus import Bus, BusError, BusTimeout, Message, NoResponder, Work
+from shared.clock import Clock
 from shared.contracts.codec import MessageError, encode
 from shared.contracts.facts import ASK_FACTS_TIMEOUT_S, FACT_ANSWER, AskFact
 from shared.contracts.ipam import ALLOCATE, RELEASE, Allocate, Allocated, Refused, Release
@@ -63,6 +63,7 @@ class Leader:
         lease_log: LeaseLog,
         telemetry: Telemetry,
         metrics: AllocatorMetrics,
+        clock: Clock,
         on_appended: Callable[[State], None],
     ) -> None:
         self._bus = bus
@@ -71,6 +72,7 @@ class Leader:
         self._log = lease_log
         self._telemetry = telemetry
         self._metrics = metrics
+        self._clock = clock
         self._on_appended = on_appended
         self._requests: deque[_Request] = deque()
         self._releases: deque[tuple[Message, Release]] = deque()
@@ -96,8 +98,8 @@ class Leader:
         request = _Request(
             message,
             command,
-            time.monotonic() + command.ttl_ms / 1000,
-            time.time_ns() if message.headers else 0,
+            self._clock.monotonic_s() + command.ttl_ms / 1000,
+            self._clock.unix_ns() if message.headers else 0,
         )
         if message.subject != subjects.allocate(command.node):
             self._metrics.refused("orb.ipam.allocate")
@@ -146,7 +148,7 @@ class Leader:
                 await asyncio.sleep(0)
 
     async def _commit(self) -> None:
-        now_ns = max(self.state.at_ns, time.time_ns())
+        now_ns = max(self.state.at_ns, self._clock.unix_ns())
         self.state.wake(now_ns)
         events: list[LeaseEvent] = []
         size_bytes = 0
@@ -163,7 +165,7 @@ class Leader:
             )
             settled.append(message)
         answers: list[_Answer] = []
-        clock_s = time.monotonic()
+        clock_s = self._clock.monotonic_s()
         while self._requests and size_bytes < BATCH_MAX_BYTES // 2:
             request = self._requests.popleft()
             if clock_s >= request.expires_s:
@@ -171,12 +173,12 @@ class Leader:
                 continue
             size_bytes += self._decide(request, now_ns, events, answers)
         if events:
-            began_s, began_ns = time.monotonic(), time.time_ns()
+            began_s, began_ns = self._clock.monotonic_s(), self._clock.unix_ns()
             record = await self._log.append(tuple(events), now_ns)
             self.state.advance(record, self._log.sequence, self._log.digest)
-            self._metrics.append(time.monotonic() - began_s, len(events))
+            self._metrics.append(self._clock.monotonic_s() - began_s, len(events))
             self._on_appended(self.state)
-            self._trace(answers, began_ns, time.time_ns(), len(events))
+            self._trace(answers, began_ns, self._clock.unix_ns(), len(events))
         for answer in answers:
             await self._answer(answer)
         for message in settled:
@@ -198,10 +200,10 @@ class Leader:
         command = request.command
         refusal = self._unsafe(command)
         if refusal is not None:
-            answers.append(_Answer(request, "", refusal, time.time_ns()))
+            answers.append(_Answer(request, "", refusal, self._clock.unix_ns()))
             return 0
         decision = decide.decide_allocate(self.state, self._facts, command, now_ns, asked=request.asked)
-        decided_ns = time.time_ns() if request.arrived_ns else 0
+        decided_ns = self._clock.unix_ns() if request.arrived_ns else 0
         match decision:
             case decide.Accepted():
                 answers.append(_Answer(request, decision.owner, None, decided_ns))

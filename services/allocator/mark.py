@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -20,24 +21,39 @@ class LogMark(msgspec.Struct, frozen=True, kw_only=True):
     sequence: int
 
 
-def read_mark(path: Path) -> LogMark | None:
-    """The mark, or None if there is none. Raises LogBroken if the file cannot be understood: guessing would be a first start."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=LogMark)
-    except FileNotFoundError:
-        return None
-    except (OSError, msgspec.MsgspecError) as error:
-        raise LogBroken(f"the mark {path} cannot be read: {error}") from None
+class MarkStore(Protocol):
+    """Where the mark lives: a file, later a ConfigMap, in a simulation a variable."""
+
+    def read(self) -> LogMark | None:
+        """The mark, or None if there is none. Raises LogBroken if it cannot be understood: guessing would be a first start."""
+        ...
+
+    def write(self, mark: LogMark) -> None:
+        """Replaces the mark atomically and durably."""
+        ...
 
 
-def write_mark(path: Path, mark: LogMark) -> None:
-    """Replaces the mark atomically and durably."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(msgspec.json.encode(mark))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+class MarkFile:
+    """The mark as a file that all replicas of a machine share."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> LogMark | None:
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=LogMark)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.MsgspecError) as error:
+            raise LogBroken(f"the mark {self._path} cannot be read: {error}") from None
+
+    def write(self, mark: LogMark) -> None:
+        temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+        with temporary.open("wb") as file:
+            file.write(msgspec.json.encode(mark))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self._path)
 
 
 def check_mark(mark: LogMark | None, state: State) -> None:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -20,12 +18,13 @@ from services.allocator.facts import Changes, Facts
 from services.allocator.lead import Election
 from services.allocator.leader import Leader
 from services.allocator.log import Fenced, LeaseLog, LogBroken, fold_message
-from services.allocator.mark import LogMark, check_mark, read_mark, write_mark
-from services.allocator.servers import UnsafeServers, assert_servers
+from services.allocator.mark import LogMark, MarkStore, check_mark
+from services.allocator.servers import UnsafeServers
 from services.allocator.state import State
 from services.allocator.view import explain, leases_page
 from shared import limits, subjects
 from shared.bus import Bus, BusError, Follow, Message, StreamMessage, StreamMissing
+from shared.clock import Clock
 from shared.contracts.codec import MessageError, encode
 from shared.contracts.facts import FACT
 from shared.contracts.lease import TermStarted
@@ -55,6 +54,10 @@ class Replica:
         settings: AllocatorSettings,
         bus: Bus,
         telemetry: Telemetry,
+        *,
+        clock: Clock,
+        marks: MarkStore,
+        assert_servers: Callable[[], Awaitable[None]],
         new_incarnation: Callable[[], str],
     ) -> None:
         self._settings = settings
@@ -64,7 +67,9 @@ class Replica:
         self._facts = Facts()
         self._state = State()
         self._leader: Leader | None = None
-        self._mark_path = Path(settings.mark_file)
+        self._clock = clock
+        self._marks = marks
+        self._assert_servers = assert_servers
         self._mark_at_s = 0.0
         self._records_since_snapshot = 0
         self._snapshotting: asyncio.Task[None] | None = None
@@ -136,7 +141,9 @@ class Replica:
             fold_message(state, message)
 
         follow = await self._bus.follow("LEASES", fold, start_sequence=state.sequence + 1)
-        election = Election(self._bus, "allocator", self._settings.replica, self._settings.stream_replicas)
+        election = Election(
+            self._bus, "allocator", self._settings.replica, self._settings.stream_replicas, self._clock
+        )
         try:
             await follow.caught_up()
             self.reason = ""
@@ -167,11 +174,11 @@ class Replica:
     async def _catch_up(self, state: State, follow: Follow) -> None:
         """Folds to the stream's end. A record that the server counts but does not deliver is a broken one."""
         last = (await self._bus.stream_state("LEASES")).last_sequence
-        until = time.monotonic() + CATCH_UP_S
+        until = self._clock.monotonic_s() + CATCH_UP_S
         while state.sequence < last:
             if follow.failed is not None:
                 raise follow.failed
-            if time.monotonic() > until:
+            if self._clock.monotonic_s() > until:
                 raise LogBroken(
                     f"the log has {last} records, only {state.sequence} can be read: the last one is damaged"
                 )
@@ -180,22 +187,29 @@ class Replica:
             raise LogBroken(
                 f"the log ends at {last}, memory and snapshot go to {state.sequence}: records are lost"
             )
-        check_mark(read_mark(self._mark_path), state)
+        check_mark(self._marks.read(), state)
 
     async def _lead(self, state: State, election: Election) -> None:
-        await assert_servers(self._settings.system)
+        await self._assert_servers()
         incarnation = state.incarnation or self._new_incarnation()
         if not state.incarnation:
             # the mark goes first: a log that is lost before it was marked would look like a first start
-            write_mark(self._mark_path, LogMark(incarnation=incarnation, sequence=0))
+            self._marks.write(LogMark(incarnation=incarnation, sequence=0))
             state.incarnation = incarnation
         lease_log = LeaseLog(self._bus, incarnation, state.term + 1, state.sequence, state.digest)
-        now_ns = max(state.at_ns, time.time_ns())
+        now_ns = max(state.at_ns, self._clock.unix_ns())
         record = await lease_log.append((TermStarted(replica=self._settings.replica),), now_ns)
         state.advance(record, lease_log.sequence, lease_log.digest)
         self._write_mark(state)
         leader = Leader(
-            self._bus, state, self._facts, lease_log, self._telemetry, self._metrics, self._on_appended
+            self._bus,
+            state,
+            self._facts,
+            lease_log,
+            self._telemetry,
+            self._metrics,
+            self._clock,
+            self._on_appended,
         )
         self._leader = leader
         servings = [
@@ -220,7 +234,7 @@ class Replica:
                 await serving.stop()
 
     def _on_appended(self, state: State) -> None:
-        if time.monotonic() - self._mark_at_s >= MARK_INTERVAL_S:
+        if self._clock.monotonic_s() - self._mark_at_s >= MARK_INTERVAL_S:
             self._write_mark(state)
         self._records_since_snapshot += 1
         if self._records_since_snapshot >= limits.SNAPSHOT_RECORDS and self._snapshotting is None:
@@ -228,8 +242,8 @@ class Replica:
             self._snapshotting = asyncio.create_task(self._snapshot(state))
 
     def _write_mark(self, state: State) -> None:
-        self._mark_at_s = time.monotonic()
-        write_mark(self._mark_path, LogMark(incarnation=state.incarnation, sequence=state.sequence))
+        self._mark_at_s = self._clock.monotonic_s()
+        self._marks.write(LogMark(incarnation=state.incarnation, sequence=state.sequence))
 
     async def _snapshot(self, state: State) -> None:
         try:
@@ -244,7 +258,9 @@ class Replica:
     async def _trim(self) -> None:
         """Drops what is below the older of two snapshots and past the history that the user keeps."""
         kept = await snapshot.manifests(self._bus)
-        if len(kept) < snapshot.KEPT or kept[0].at_ns > time.time_ns() - int(limits.LOG_HISTORY_S * 1e9):
+        if len(kept) < snapshot.KEPT or kept[0].at_ns > self._clock.unix_ns() - int(
+            limits.LOG_HISTORY_S * 1e9
+        ):
             return
         await self._bus.purge("LEASES", up_to_sequence=kept[0].sequence)
 
@@ -266,8 +282,8 @@ class Replica:
                     self._metrics.refused("orb.ipam.query")
                     log.warning("query refused", error=str(error))
                     return None
-        until = time.monotonic() + 5.0
-        while self._facts.sequence < query.facts_at_least and time.monotonic() < until:
+        until = self._clock.monotonic_s() + 5.0
+        while self._facts.sequence < query.facts_at_least and self._clock.monotonic_s() < until:
             await asyncio.sleep(0.005)
         async with leader.settled:
             state = leader.state

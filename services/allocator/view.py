@@ -26,8 +26,7 @@ def leases_page(state: State, facts: Facts, query: QueryLeases) -> LeasesPage:
         limit + 1, (row for row in _fitting(state, query) if row[0] > after), key=lambda row: row[0]
     )
     views = [
-        _view(facts, holding, ifname, held, lease)
-        for _, holding, ifname, held, lease in fitting[:limit]
+        _view(facts, holding, ifname, held, lease) for _, holding, ifname, held, lease in fitting[:limit]
     ]
     more = views[-1].address if len(fitting) > limit else ""
     if query.address and (resting := state.resting.get(parse_address(query.address))) is not None:
