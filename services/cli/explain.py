@@ -57,13 +57,13 @@ def explain(
 
 
 async def _explain(system: System, asked: Explain) -> tuple[Explained, list[Json]]:
-    answer = await system.bus.request(IPAM_EXPLAIN, encode(asked), question.ALLOCATOR_TIMEOUT_S)
+    answer = await question.leader(system, IPAM_EXPLAIN, encode(asked))
     events = [
         event.event(sequence, happened)
         for sequence, happened in await question.events(system)
         if event.is_about(happened, asked.pod_namespace, asked.pod_name)
     ]
-    return EXPLAINED.decode(answer.data), events[-_EVENTS:]
+    return EXPLAINED.decode(answer), events[-_EVENTS:]
 
 
 def _show(explained: Explained, events: list[Json]) -> None:

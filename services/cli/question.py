@@ -5,13 +5,15 @@ Owns the questions and their paging. Must not know how an answer is shown.
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Any, cast
 
 import msgspec
 
 from services.cli.system import System, every
 from shared import subjects
-from shared.bus import BusError, StreamMissing
+from shared.bus import BusError, BusTimeout, NoResponder, StreamMissing
 from shared.contracts.attach import ATTACH_EVENT, AttachEvent
 from shared.contracts.codec import MessageError, encode
 from shared.contracts.facts import FACT, ObjectFact
@@ -30,8 +32,10 @@ from shared.contracts.span import SPAN_BATCH, SpanRecord
 from shared.subjects import IPAM_QUERY, StreamSpec
 
 Json = dict[str, Any]
-ALLOCATOR_TIMEOUT_S = 5.0
-"""A failover takes up to 2 s; a tool waits for it rather than fail."""
+LEADER_TIMEOUT_S = 8.0
+"""Leadership changes hands within 2 s: a tool waits for it rather than fail."""
+TRY_TIMEOUT_S = 2.0
+PAUSE_S = 0.1
 AGENT_TIMEOUT_S = 3.0
 CHECK_TIMEOUT_S = 20.0
 
@@ -62,7 +66,7 @@ async def leases(system: System, query: QueryLeases) -> list[LeaseView]:
 
 
 async def allocator(
-    system: System, facts_at_least: int = 0, timeout_s: float = ALLOCATOR_TIMEOUT_S
+    system: System, facts_at_least: int = 0, timeout_s: float = LEADER_TIMEOUT_S
 ) -> AllocatorView:
     view = await _allocator(system, QueryAllocator(facts_at_least=facts_at_least), timeout_s)
     if not isinstance(view, AllocatorView):
@@ -71,10 +75,30 @@ async def allocator(
 
 
 async def _allocator(
-    system: System, query: QueryLeases | QueryAllocator, timeout_s: float = ALLOCATOR_TIMEOUT_S
+    system: System, query: QueryLeases | QueryAllocator, timeout_s: float = LEADER_TIMEOUT_S
 ) -> LeasesPage | AllocatorView:
-    answer = await system.bus.request(IPAM_QUERY, encode(query), timeout_s)
-    return IPAM_ANSWER.decode(answer.data)
+    return IPAM_ANSWER.decode(await leader(system, IPAM_QUERY, encode(query), timeout_s))
+
+
+async def leader(
+    system: System,
+    subject: str,
+    payload: bytes,
+    timeout_s: float = LEADER_TIMEOUT_S,
+    try_timeout_s: float = TRY_TIMEOUT_S,
+) -> bytes:
+    """A leader's answer to a question, which is asked again while leadership changes hands or its process starts anew.
+
+    Raises NoResponder or BusTimeout when nobody leads for that long."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        left_s = deadline - time.monotonic()
+        try:
+            return (await system.bus.request(subject, payload, min(left_s, try_timeout_s))).data
+        except (NoResponder, BusTimeout):
+            if time.monotonic() + PAUSE_S >= deadline:
+                raise
+            await asyncio.sleep(PAUSE_S)
 
 
 async def attachments(

@@ -43,8 +43,10 @@ def sync(
 
 async def _sync(system: System, timeout_s: float) -> SyncAnswer:
     deadline = time.monotonic() + timeout_s
-    reply = await system.bus.request(ASK_SYNC, encode(AskSync()), timeout_s)
-    answer = SYNC_ANSWER.decode(reply.data)
+    # A large folder takes its time, so one answer may take all of it.
+    answer = SYNC_ANSWER.decode(
+        await question.leader(system, ASK_SYNC, encode(AskSync()), timeout_s, try_timeout_s=timeout_s)
+    )
     await asyncio.gather(
         _allocator_has(system, answer.facts_sequence, deadline),
         _webhooks_have(system, answer.facts_sequence, deadline),
