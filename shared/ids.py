@@ -15,6 +15,9 @@ class AttachmentId(msgspec.Struct, frozen=True, order=True):
         return f"{self.container_id}/{self.ifname}"
 
 
-def container_owner(container_id: str) -> str:
-    """The owner of leases of a container that no pod stands behind; a pod's owner is its UID."""
-    return f"container:{container_id}"
+def container_owner(node: str, container_id: str) -> str:
+    """The owner of leases of a container that no pod stands behind; a pod's owner is its UID.
+
+    A container ID is unique on its node only: cnitool makes it of the path of the network namespace.
+    """
+    return f"container:{node}/{container_id}"

@@ -36,6 +36,6 @@ def audit(state: State) -> tuple[str, ...]:
     for holding in state.holdings.values():
         if not holding.interfaces:
             wrong.append(f"{holding.owner} holds nothing and is still there")
-        if state.holding_of_container(holding.container_id) is not holding:
+        if holding not in state.holdings_of_container(holding.container_id):
             wrong.append(f"{holding.owner} is not found by its container {holding.container_id}")
     return tuple(wrong)

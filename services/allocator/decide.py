@@ -149,7 +149,7 @@ def identify(facts: Facts, command: Allocate, *, asked: bool) -> Identity | Reje
     """Matches the caller with a live pod; a fact with another UID counts as absent until the source was asked."""
     namespace, name = command.pod_namespace, command.pod_name
     if not namespace:
-        return Identity(container_owner(command.container_id), None)
+        return Identity(container_owner(command.node, command.container_id), None)
     pod = facts.pods.get((namespace, name))
     is_same = pod is not None and (
         not pod.uid or not command.pod_uid or command.pod_uid in (pod.uid, pod.config_hash)
@@ -297,19 +297,22 @@ def decide_release(state: State, facts: Facts, command: Release, now_ns: int) ->
     if command.generation == 0:
         until_ns = now_ns + int(limits.ATTEMPT_MEMORY_S * SECOND_NS)
         events.append(AttemptVoided(attempt=command.attempt, until_ns=until_ns))
-    holding = state.holding_of_container(command.container_id)
-    held = holding.interfaces.get(command.ifname) if holding is not None else None
-    if holding is None or held is None or command.generation not in (0, held.generation):
-        return Accepted(tuple(events))
-    if holding.node != command.node:
+    for holding in state.holdings_of_container(command.container_id):
+        held = holding.interfaces.get(command.ifname)
         # a node speaks for its own attachments only
-        return Accepted(tuple(events))
+        if held is None or holding.node != command.node or command.generation not in (0, held.generation):
+            continue
+        events += _detach(facts, holding, held, command, now_ns)
+    return Accepted(tuple(events))
+
+
+def _detach(
+    facts: Facts, holding: Holding, held: HeldInterface, command: Release, now_ns: int
+) -> list[LeaseEvent]:
     if is_alive(facts, holding):
-        if not held.detached:
-            events.append(
-                AttachmentDetached(owner=holding.owner, ifname=command.ifname, generation=held.generation)
-            )
-        return Accepted(tuple(events), holding.owner)
+        if held.detached:
+            return []
+        return [AttachmentDetached(owner=holding.owner, ifname=command.ifname, generation=held.generation)]
     rest_until_ns = now_ns + int(command.cooldown_s * SECOND_NS) if command.cooldown_s > 0 else 0
     others = [
         ifname for ifname, other in holding.interfaces.items() if ifname != command.ifname and other.attached
@@ -319,15 +322,14 @@ def decide_release(state: State, facts: Facts, command: Release, now_ns: int) ->
         if others
         else tuple(i for i, other in holding.interfaces.items() if not other.attached and i != command.ifname)
     )
-    events.append(
+    return [
         LeasesReleased(
             owner=holding.owner,
             ifnames=(command.ifname, *ahead),
             reason=command.reason,
             rest_until_ns=rest_until_ns,
         )
-    )
-    return Accepted(tuple(events), holding.owner)
+    ]
 
 
 def decide_collect(state: State, facts: Facts, namespace: str, name: str) -> Accepted:

@@ -101,7 +101,7 @@ class State:
         self.resting: dict[tuple[int, int], Resting] = {}
         self.voided: dict[str, int] = {}
         self.pools = PoolIndex()
-        self._by_container: dict[str, str] = {}
+        self._by_container: dict[str, tuple[str, ...]] = {}
         self._by_pod: dict[tuple[str, str], set[str]] = {}
         self._wake: list[tuple[int, int, int]] = []
 
@@ -113,9 +113,9 @@ class State:
         """The owner of an address, or None if nobody holds it."""
         return self.taken[family].get(address)
 
-    def holding_of_container(self, container_id: str) -> Holding | None:
-        owner = self._by_container.get(container_id)
-        return None if owner is None else self.holdings.get(owner)
+    def holdings_of_container(self, container_id: str) -> list[Holding]:
+        """Nearly always one: an ID is unique on its node only, and a sick node may name one for two pods."""
+        return [self.holdings[owner] for owner in self._by_container.get(container_id, ())]
 
     def holdings_of_pod(self, namespace: str, name: str) -> list[Holding]:
         return [self.holdings[owner] for owner in sorted(self._by_pod.get((namespace, name), ()))]
@@ -190,6 +190,7 @@ class State:
                 interfaces={},
             )
             self.holdings[event.owner] = holding
+            self._enter(holding)
             if event.pod_namespace:
                 self._by_pod.setdefault((event.pod_namespace, event.pod_name), set()).add(event.owner)
         self._seat(holding, event.node, event.container_id, event.attempt)
@@ -212,9 +213,21 @@ class State:
 
     def _seat(self, holding: Holding, node: str, container_id: str, attempt: str) -> None:
         if holding.container_id != container_id:
+            self._leave(holding)
+            holding.container_id = container_id
+            self._enter(holding)
+        holding.node, holding.attempt = node, attempt
+
+    def _enter(self, holding: Holding) -> None:
+        owners = self._by_container.get(holding.container_id, ())
+        self._by_container[holding.container_id] = (*owners, holding.owner)
+
+    def _leave(self, holding: Holding) -> None:
+        owners = tuple(o for o in self._by_container.get(holding.container_id, ()) if o != holding.owner)
+        if owners:
+            self._by_container[holding.container_id] = owners
+        else:
             self._by_container.pop(holding.container_id, None)
-        holding.node, holding.container_id, holding.attempt = node, container_id, attempt
-        self._by_container[container_id] = holding.owner
 
     def _confirmed(self, event: AttachConfirmed) -> None:
         holding = self.holdings.get(event.owner)
@@ -244,7 +257,7 @@ class State:
                 self._give_back(lease, event.rest_until_ns)
         if not holding.interfaces:
             del self.holdings[event.owner]
-            self._by_container.pop(holding.container_id, None)
+            self._leave(holding)
             owners = self._by_pod.get((holding.namespace, holding.name))
             if owners is not None:
                 owners.discard(event.owner)
@@ -312,7 +325,7 @@ class State:
         state.voided = dict(snapshot.voided)
         for holding in snapshot.holdings:
             state.holdings[holding.owner] = holding
-            state._by_container[holding.container_id] = holding.owner
+            state._enter(holding)
             if holding.namespace:
                 state._by_pod.setdefault((holding.namespace, holding.name), set()).add(holding.owner)
             for held in holding.interfaces.values():

@@ -31,7 +31,7 @@ class InterfaceRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 class Allocate(msgspec.Struct, frozen=True, kw_only=True, tag="ipam.allocate.1"):
     """All interfaces of one pod that this attach needs. `pod_namespace` is empty for a container without Kubernetes, whose
-    identity is then the container ID. `ttl_ms` is what is left of the caller's deadline when it sent this."""
+    identity is then the container ID on its node. `ttl_ms` is what is left of the caller's deadline when it sent this."""
 
     attempt: str
     node: str

@@ -29,7 +29,7 @@ class LeaseItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class LeasesAllocated(
     msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="leases.allocated.1"
 ):
-    """`owner` is the pod UID, or `container:<id>`. `attached` are the interfaces this attempt attaches; others of `items` were
+    """`owner` is the pod UID, or `container:<node>/<id>`. `attached` are the interfaces this attempt attaches; others of `items` were
     taken ahead for the pod's later ADDs. All items get `generation`."""
 
     owner: str
