@@ -26,6 +26,7 @@ from shared.settings import BusSettings
 log = structlog.get_logger()
 
 _PERMISSION = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE)
+_INBOX = "_INBOX"
 RECONNECT_WAIT_S = 0.1
 CONNECT_TIMEOUT_S = 2
 
@@ -45,6 +46,18 @@ SyncHandler = Callable[[Message], None]
 
 def _message(msg: Msg) -> Message:
     return Message(subject=msg.subject, data=msg.data, headers=msg.headers or {}, reply=msg.reply)
+
+
+def _answer_goes_to_an_inbox(msg: Msg) -> bool:
+    """Does a request ask for its answer where answers go? It is dropped otherwise.
+
+    The server checks what a requester may publish, not where it wants the answer: whoever answered anywhere would write in its own
+    name, a node's words into the lease log for instance.
+    """
+    if not msg.reply or msg.reply.startswith(_INBOX):
+        return True
+    log.warning("request dropped: its answer would go to no inbox", subject=msg.subject, reply=msg.reply)
+    return False
 
 
 class Serving:
@@ -102,7 +115,9 @@ class Connection:
             except (TimeoutError, nats.errors.Error, OSError) as error:
                 await self.close()
                 if "authorization violation" in str(error).lower():
-                    raise BusDenied(f"{self.settings.servers[0]} refuses user {self.settings.user!r}") from None
+                    raise BusDenied(
+                        f"{self.settings.servers[0]} refuses user {self.settings.user!r}"
+                    ) from None
                 tried += 1
                 if 0 <= attempts <= tried:
                     raise NoResponder(f"{self.settings.servers[0]}: {error}") from None
@@ -174,6 +189,8 @@ class Connection:
         running: set[asyncio.Task[None]] = set()
 
         async def on_message(msg: Msg) -> None:
+            if not _answer_goes_to_an_inbox(msg):
+                return
             message = _message(msg)
             if concurrent:
                 task = asyncio.create_task(run(message))
@@ -187,8 +204,12 @@ class Connection:
     async def listen(self, subject: str, handler: SyncHandler) -> Serving:
         """Calls `handler` for each message, in order, without a task each: for handlers that only take note."""
 
+        own = subject.startswith(_INBOX)
+
         async def on_message(msg: Msg) -> None:
-            handler(_message(msg))
+            # What comes to our own inbox may be JetStream's, which names its own subjects to answer on.
+            if own or _answer_goes_to_an_inbox(msg):
+                handler(_message(msg))
 
         return Serving(await self._subscribe(subject, on_message))
 

@@ -139,6 +139,34 @@ async def _messages(island: Island, stream: str) -> int:
     raise AssertionError(f"no stream {stream}")
 
 
+def test_no_service_answers_into_a_stream(island: Island) -> None:
+    """The server lets a requester name any subject for its answer; who answers does not go along."""
+    rogue = island.rogue_leaf_of(OWN)
+    asyncio.run(linked(island, "rogue"))
+    asked: list[Message] = []
+
+    async def answer(message: Message) -> bytes:
+        asked.append(message)
+        return b"answer"
+
+    async def scenario() -> None:
+        await make_streams(island)
+        # Two connections: a second subscription of one connection would use up its single answer (nats-server 2.15.1).
+        replicas = (island.of_hub("allocator"), island.of_hub("allocator"))
+        async with connected(rogue, *replicas) as (attacker, serving, listening):
+            await serving.serve(ALLOCATE_ALL, answer)
+            await listening.listen(ALLOCATE_ALL, asked.append)
+            await asyncio.sleep(0.3)
+            for reply in (lease("incarnation", 1), "orb.lead.allocator", "$JS.API.STREAM.PURGE.LEASES"):
+                await attacker.publish(allocate(OWN), b"", reply=reply)
+            assert (await attacker.request(allocate(OWN), b"")).data == b"answer"
+            await asyncio.sleep(SILENCE_S)
+        assert len(asked) == 2 and all(message.reply.startswith(node_inbox(OWN)) for message in asked)
+        assert await _messages(island, "LEASES") == 0 and await _messages(island, "LEAD") == 0
+
+    asyncio.run(scenario())
+
+
 def test_a_taken_node_hears_nothing_of_others(island: Island) -> None:
     rogue = island.rogue_leaf_of(OWN)
     asyncio.run(linked(island, "rogue"))

@@ -137,7 +137,7 @@ def test_a_message_that_is_none_is_not_answered(service: Service, fresh_nats_ser
         bus = await make_stream(fresh_nats_server)
         service.start()
         await published(bus, lambda _: True)
-        await bus.publish(ASK, b"\xc1nonsense", reply="lost")
+        await bus.publish(ASK, b"\xc1nonsense", reply="_INBOX_lost")
         answer = await bus.request(ASK, encode(QueryService()))
         assert SERVICE_VIEW.decode(answer.data)
         await bus.close()
