@@ -17,6 +17,10 @@ TOTAL_S = 3.0
 """Kubernetes gives a webhook 10 s by default; the rest is for the way."""
 
 
+_RESTING = "resting"
+"""Released, and only kept back for a while: nobody uses the address."""
+
+
 class LeasesUnknownError(Exception):
     """The allocator did not tell in time; the message says why."""
 
@@ -48,6 +52,8 @@ class AllocatorLeases:
             if not isinstance(page, LeasesPage):
                 raise MessageError("an answer to another question")
             for lease in page.leases:
+                if lease.state == _RESTING:
+                    continue
                 pod = f"{lease.pod_namespace}/{lease.pod_name}" if lease.pod_name else lease.container_id
                 out[lease.address] = pod
             after = page.next_after

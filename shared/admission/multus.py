@@ -45,12 +45,10 @@ def mutate(raw: Json, view: View) -> Json:
 
 
 def _default_coordinator(spec: Json) -> None:
-    given = draft.existing(spec, "coordinator")
-    if given is None and spec.get("coordinator") is not None:
-        return  # not an object: validation says so
+    """A whole block in every case, so that the object that comes back is left as it is."""
     block = draft.section(spec, "coordinator")
     if block is None:
-        return
+        return  # not an object: validation says so
     draft.default(
         block,
         mode="auto",
@@ -61,9 +59,9 @@ def _default_coordinator(spec: Json) -> None:
         podDefaultRouteNIC="",
         podRPFilter=0,
         tunePodRoutes=True,
+        txQueueLen=0,
+        hostRuleTable=coordinator.HOST_RULE_TABLE,
     )
-    if given is not None:
-        draft.default(block, txQueueLen=0, hostRuleTable=coordinator.HOST_RULE_TABLE)
     coordinator.normalise(block)
 
 

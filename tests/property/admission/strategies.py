@@ -39,7 +39,7 @@ VALUES = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-2, 5000)
-    | st.floats(allow_nan=False)
+    | st.floats(allow_nan=False, allow_infinity=False)
     | WORDS
     | st.text(max_size=8),
     lambda below: st.lists(below, max_size=4) | st.dictionaries(KEYS, below, max_size=5),

@@ -62,7 +62,10 @@ class TestDefaults:
             "podDefaultRouteNIC": "",
             "podRPFilter": 0,
             "tunePodRoutes": True,
+            "txQueueLen": 0,
+            "hostRuleTable": 500,
         }
+        assert mutate(out, Objects()) == out
 
     def test_a_coordinator_block_is_filled_and_normalised(self) -> None:
         out = mutate(multus(**block("macvlan"), coordinator={"hijackCIDR": ["10.0.0.1"]}), Objects())
