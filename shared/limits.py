@@ -17,7 +17,13 @@ TOMBSTONE_KEPT_S = 24 * 3600
 CONTAINER_ID_MAX_BYTES = 255
 IFNAME_MAX_BYTES = 15
 """Linux IFNAMSIZ is 16 with its NUL (include/uapi/linux/if.h)."""
+NAME_MAX_BYTES = 253
+"""Names of objects and nodes, and UIDs (RFC 1123 subdomain)."""
+ATTEMPT_MAX_BYTES = 128
+"""An attempt is named by 32 hex digits; others may choose names of their own."""
 INTERFACES_PER_POD_MAX = 32
+POOLS_PER_INTERFACE_MAX = 512
+"""Names and wildcards that one request gives for one interface and family."""
 QUEUE_MAX_REQUESTS = 4096
 """Allocate requests that wait in one allocator; beyond it callers are told to try later."""
 
@@ -25,6 +31,8 @@ ATTEMPT_MEMORY_S = 600.0
 """How long a released attempt is remembered, so that a late allocate of it is refused."""
 COOLDOWN_IPAM_S = 5.0
 """Rest of an address whose link somebody else removes after our DEL."""
+COOLDOWN_MAX_S = 3600.0
+"""No release makes an address rest longer."""
 ADD_DEADLINE_S = 60.0
 DEL_DEADLINE_S = 30.0
 CHECK_DEADLINE_S = 10.0
@@ -40,4 +48,5 @@ RECONCILE_SWEEP_FRACTION = 0.1
 MTU_MIN_BYTES = 68
 MTU_MIN_IPV6_BYTES = 1280
 PAGE_MAX_LEASES = 2000
-"""Leases in one answer of a query; an answer must stay below max_payload."""
+PAGE_MAX_BYTES = 768 * 1024
+"""Leases in one answer of a query, and their bytes; an answer must stay below max_payload (1 MiB)."""

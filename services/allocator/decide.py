@@ -10,7 +10,7 @@ import msgspec
 
 from services.allocator.facts import Facts, PodFact, PoolFact
 from services.allocator.selection import Refusal, Selection, Want, select
-from services.allocator.state import HeldInterface, Holding, State
+from services.allocator.state import Holding, State
 from shared import limits
 from shared.contracts.ipam import Allocate, Grant, InterfaceRequest, Release, Route
 from shared.contracts.lease import (
@@ -53,12 +53,15 @@ def decide_allocate(
     state: State, facts: Facts, command: Allocate, now_ns: int, *, asked: bool
 ) -> Accepted | Rejected | AskFacts:
     """All interfaces of the request, both families, or none. The same request again gives the same addresses."""
+    wrong = flaw(command)
+    if wrong:
+        return _no("invalid", wrong)
     if state.voided.get(command.attempt, 0) > now_ns:
         return _no("attempt_superseded", "this attempt was released before its allocation arrived")
     identity = identify(facts, command, asked=asked)
     if not isinstance(identity, Identity):
         return identity
-    requests = _with_networks(facts, command.interfaces)
+    requests = with_networks(facts, command.interfaces)
     refusal = requests if isinstance(requests, Refusal) else check_annotations(identity.pod)
     if isinstance(requests, Refusal) or refusal is not None:
         assert refusal is not None
@@ -94,7 +97,7 @@ def decide_allocate(
     missing = tuple(request for request in requests if request.ifname not in held)
     if missing:
         selection = select(facts, identity.pod, command.node, missing)
-        picked = _pick(state, selection, held, now_ns)
+        picked = _pick(state, selection, held)
         if isinstance(picked, Refusal):
             return Rejected(picked)
         events.append(
@@ -113,7 +116,45 @@ def decide_allocate(
     return Accepted(tuple(events), identity.owner)
 
 
-def _with_networks(
+def flaw(command: Allocate | Release) -> str:
+    """Why no agent can have made this, or empty: a node may be anybody's, and what is too long would fill the log."""
+    bounds = [
+        ("attempt", command.attempt, limits.ATTEMPT_MAX_BYTES),
+        ("node", command.node, limits.NAME_MAX_BYTES),
+        ("container_id", command.container_id, limits.CONTAINER_ID_MAX_BYTES),
+        ("pod_uid", command.pod_uid, limits.NAME_MAX_BYTES),
+    ]
+    if isinstance(command, Release):
+        bounds += [("ifname", command.ifname, limits.IFNAME_MAX_BYTES)]
+        bounds += [("reason", command.reason, limits.NAME_MAX_BYTES)]
+    else:
+        bounds += [("pod_namespace", command.pod_namespace, limits.NAME_MAX_BYTES)]
+        bounds += [("pod_name", command.pod_name, limits.NAME_MAX_BYTES)]
+        wrong = _flaw_of_interfaces(command.interfaces)
+        if wrong:
+            return wrong
+    for field, text, most in bounds:
+        if len(text) > most:
+            return f"{field} has {len(text)} characters, at most {most} are taken"
+    return "" if command.container_id else "container_id is empty"
+
+
+def _flaw_of_interfaces(interfaces: tuple[InterfaceRequest, ...]) -> str:
+    if not 0 < len(interfaces) <= limits.INTERFACES_PER_POD_MAX:
+        return f"{len(interfaces)} interfaces are asked for, 1 to {limits.INTERFACES_PER_POD_MAX} are served"
+    if len({request.ifname for request in interfaces}) < len(interfaces):
+        return "an interface is asked for twice"
+    for request in interfaces:
+        if not 0 < len(request.ifname.encode(errors="replace")) <= limits.IFNAME_MAX_BYTES:
+            return f"{request.ifname[:40]!r} cannot be the name of an interface"
+        if max(len(request.ipv4), len(request.ipv6)) > limits.POOLS_PER_INTERFACE_MAX:
+            return f"{request.ifname}: more than {limits.POOLS_PER_INTERFACE_MAX} pools are named"
+        if any(len(name) > limits.NAME_MAX_BYTES for name in (*request.ipv4, *request.ipv6)):
+            return f"{request.ifname}: the name of a pool has more than {limits.NAME_MAX_BYTES} characters"
+    return ""
+
+
+def with_networks(
     facts: Facts, requests: tuple[InterfaceRequest, ...]
 ) -> tuple[InterfaceRequest, ...] | Refusal:
     """The requests, with the pools of the SpiderMultusConfigs that they name."""
@@ -176,9 +217,7 @@ def _no(error: str, message: str) -> Rejected:
     return Rejected(Refusal(error, message))
 
 
-def _pick(
-    state: State, selection: Selection, held: frozenset[str], now_ns: int
-) -> tuple[LeaseItem, ...] | Refusal:
+def _pick(state: State, selection: Selection, held: frozenset[str]) -> tuple[LeaseItem, ...] | Refusal:
     """The lowest free address for every interface and family that is not held yet."""
     if selection.refusal is not None:
         return selection.refusal
@@ -302,62 +341,88 @@ def decide_release(state: State, facts: Facts, command: Release, now_ns: int) ->
         # a node speaks for its own attachments only
         if held is None or holding.node != command.node or command.generation not in (0, held.generation):
             continue
-        events += _detach(facts, holding, held, command, now_ns)
+        rest_until_ns = _rest_until(command, now_ns)
+        if not is_alive(state, facts, holding):
+            events.append(_released(holding, command.ifname, command.reason, rest_until_ns, now_ns))
+        elif not held.detached:
+            detached = AttachmentDetached(
+                owner=holding.owner,
+                ifname=command.ifname,
+                generation=held.generation,
+                rest_until_ns=rest_until_ns,
+            )
+            events.append(detached)
     return Accepted(tuple(events))
 
 
-def _detach(
-    facts: Facts, holding: Holding, held: HeldInterface, command: Release, now_ns: int
-) -> list[LeaseEvent]:
-    if is_alive(facts, holding):
-        if held.detached:
-            return []
-        return [AttachmentDetached(owner=holding.owner, ifname=command.ifname, generation=held.generation)]
-    rest_until_ns = now_ns + int(command.cooldown_s * SECOND_NS) if command.cooldown_s > 0 else 0
-    others = [
-        ifname for ifname, other in holding.interfaces.items() if ifname != command.ifname and other.attached
-    ]
-    ahead = (
-        ()
-        if others
-        else tuple(i for i, other in holding.interfaces.items() if not other.attached and i != command.ifname)
+def _rest_until(command: Release, now_ns: int) -> int:
+    """A number that is none, or none of seconds, is no rest; one without end is the longest there is."""
+    if not command.cooldown_s > 0:
+        return 0
+    return now_ns + int(min(command.cooldown_s, limits.COOLDOWN_MAX_S) * SECOND_NS)
+
+
+def _released(holding: Holding, ifname: str, reason: str, rest_until_ns: int, now_ns: int) -> LeasesReleased:
+    """One interface; with the last that is attached all of them, for nobody will name the others any more."""
+    others = {name: held for name, held in holding.interfaces.items() if name != ifname}
+    ifnames = (ifname, *others) if all(held.is_over for held in others.values()) else (ifname,)
+    rest_until_ns = max(rest_until_ns, *(holding.interfaces[name].rest_until_ns for name in ifnames))
+    return LeasesReleased(
+        owner=holding.owner,
+        ifnames=ifnames,
+        reason=reason,
+        rest_until_ns=rest_until_ns if rest_until_ns > now_ns else 0,
     )
-    return [
-        LeasesReleased(
-            owner=holding.owner,
-            ifnames=(command.ifname, *ahead),
-            reason=command.reason,
-            rest_until_ns=rest_until_ns,
-        )
-    ]
 
 
-def decide_collect(state: State, facts: Facts, namespace: str, name: str) -> Accepted:
+def decide_collect(state: State, facts: Facts, namespace: str, name: str, now_ns: int) -> Accepted:
     """A pod's facts changed: what its dead owners hold is released where every attachment was detached already.
 
     An attachment that no DEL was heard of stays until its node detaches it.
     """
-    events: list[LeaseEvent] = []
-    for holding in state.holdings_of_pod(namespace, name):
-        if is_alive(facts, holding) or not _is_detached(holding.interfaces):
-            continue
-        events.append(
-            LeasesReleased(
-                owner=holding.owner, ifnames=tuple(holding.interfaces), reason="pod gone", rest_until_ns=0
-            )
+    return Accepted(
+        tuple(
+            _released(holding, next(iter(holding.interfaces)), "pod gone", 0, now_ns)
+            for holding in state.holdings_of_pod(namespace, name)
+            if _is_detached(holding) and not is_alive(state, facts, holding)
         )
-    return Accepted(tuple(events))
-
-
-def _is_detached(interfaces: dict[str, HeldInterface]) -> bool:
-    return any(held.detached for held in interfaces.values()) and all(
-        held.detached or not held.attached for held in interfaces.values()
     )
 
 
-def is_alive(facts: Facts, holding: Holding) -> bool:
-    """Whether facts show the pod that owns the holding, and it may still hold addresses."""
+def decide_succession(state: State, facts: Facts, command: Allocate, now_ns: int) -> Accepted:
+    """A pod whose object has no UID takes the caller's: what it left detached under another UID is released before it attaches."""
+    pod = facts.pods.get((command.pod_namespace, command.pod_name))
+    if pod is None or pod.uid or pod.dead or (pod.node and pod.node != command.node) or not command.pod_uid:
+        return Accepted(())
+    return Accepted(
+        tuple(
+            _released(holding, next(iter(holding.interfaces)), "pod replaced", 0, now_ns)
+            for holding in state.holdings_of_pod(command.pod_namespace, command.pod_name)
+            if holding.owner != command.pod_uid and _is_detached(holding)
+        )
+    )
+
+
+def _is_detached(holding: Holding) -> bool:
+    held = holding.interfaces.values()
+    return any(one.detached for one in held) and all(one.is_over for one in held)
+
+
+def is_alive(state: State, facts: Facts, holding: Holding) -> bool:
+    """Whether facts show the pod that owns the holding, and it may still hold addresses.
+
+    Where the object has no UID, the pod is the one that attached last under its name.
+    """
     if not holding.namespace:
         return False
     pod = facts.pod_of_owner(holding.namespace, holding.name, holding.owner)
-    return pod is not None and not pod.dead
+    if pod is None or pod.dead:
+        return False
+    if pod.uid:
+        return True
+    same_name = state.holdings_of_pod(holding.namespace, holding.name)
+    return len(same_name) == 1 or _last_generation(holding) == max(map(_last_generation, same_name))
+
+
+def _last_generation(holding: Holding) -> int:
+    return max(held.generation for held in holding.interfaces.values())

@@ -155,7 +155,7 @@ class Leader:
         while self._changed_pods and self._facts.synced and size_bytes < BATCH_MAX_BYTES // 2:
             namespace, name = next(iter(self._changed_pods))
             del self._changed_pods[namespace, name]
-            collected = decide.decide_collect(self.state, self._facts, namespace, name).events
+            collected = decide.decide_collect(self.state, self._facts, namespace, name, now_ns).events
             size_bytes += self._apply(collected, events)
         settled: list[Message] = []
         while self._releases and size_bytes < BATCH_MAX_BYTES // 2:
@@ -202,19 +202,21 @@ class Leader:
         if refusal is not None:
             answers.append(_Answer(request, "", refusal, self._clock.unix_ns()))
             return 0
+        succeeded = decide.decide_succession(self.state, self._facts, command, now_ns).events
+        size_bytes = self._apply(succeeded, events)
         decision = decide.decide_allocate(self.state, self._facts, command, now_ns, asked=request.asked)
         decided_ns = self._clock.unix_ns() if request.arrived_ns else 0
         match decision:
             case decide.Accepted():
                 answers.append(_Answer(request, decision.owner, None, decided_ns))
-                return self._apply(decision.events, events)
+                size_bytes += self._apply(decision.events, events)
             case decide.Rejected():
                 answers.append(_Answer(request, "", decision.refusal, decided_ns))
             case decide.AskFacts():
                 task = asyncio.create_task(self._ask(request, decision.namespace, decision.name))
                 self._asking.add(task)
                 task.add_done_callback(self._asking.discard)
-        return 0
+        return size_bytes
 
     def _unsafe(self, command: Allocate) -> Refusal | None:
         if not self._facts.synced:

@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from services.allocator.facts import Facts, PodFact, PoolFact
+from shared import limits
 from shared.contracts.ipam import InterfaceRequest
 from shared.manifests import annotations as notes
 from shared.manifests import selector, wildcard
@@ -178,6 +179,13 @@ def _from_ippools(
         ifnames = ["eth0"] + [
             interface_of(others, i) if i < len(others) else f"net{i + 1}" for i in range(len(value) - 1)
         ]
+    if len(ifnames) > limits.INTERFACES_PER_POD_MAX:
+        message = f"{notes.path_of(notes.IPPOOLS)}: {len(ifnames)} interfaces, at most {limits.INTERFACES_PER_POD_MAX} are served"
+        return Refusal("annotation_invalid", message)
+    for i, ifname in enumerate(ifnames):
+        if ifname in ifnames[:i]:
+            message = f"{notes.path_of(notes.IPPOOLS)}: duplicate interface {ifname}, by its networks"
+            return Refusal("annotation_invalid", message)
     for request in requests:
         if request.ifname not in ifnames:
             return Refusal(

@@ -42,13 +42,20 @@ class Lease(msgspec.Struct, gc=False):
 
 
 class HeldInterface(msgspec.Struct):
-    """`attached`: an attach of it was answered; `detached`: a DEL of it was heard while the pod lives."""
+    """`attached`: an attach of it was answered; `detached`: a DEL of it was heard while the pod lives; then its addresses
+    rest until `rest_until_ns` whoever they go to."""
 
     generation: int
     leases: list[Lease]
     attached: bool = False
     detached: bool = False
     clean_gateway: bool = False
+    rest_until_ns: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing on the node has it any more, as far as is known."""
+        return self.detached or not self.attached
 
 
 class Holding(msgspec.Struct):
@@ -167,7 +174,7 @@ class State:
                 holding = self.holdings.get(event.owner)
                 held = holding.interfaces.get(event.ifname) if holding else None
                 if held is not None and held.generation == event.generation:
-                    held.detached = True
+                    held.detached, held.rest_until_ns = True, event.rest_until_ns
             case LeasesReleased():
                 self._released(event)
             case AttemptVoided():
@@ -198,7 +205,8 @@ class State:
         for item in event.items:
             self._hold(holding, item, event.generation)
         for ifname in event.attached:
-            holding.interfaces[ifname].attached = True
+            if ifname in holding.interfaces:
+                holding.interfaces[ifname].attached = True
 
     def _hold(self, holding: Holding, item: LeaseItem, generation: int) -> None:
         family, address = parse_address(item.address)
@@ -233,7 +241,7 @@ class State:
         holding = self.holdings.get(event.owner)
         held = holding.interfaces.get(event.ifname) if holding else None
         if holding is not None and held is not None and holding.container_id == event.container_id:
-            held.attached, held.detached = True, False
+            held.attached, held.detached, held.rest_until_ns = True, False, 0
             holding.attempt = event.attempt
 
     def _rebound(self, event: LeasesRebound) -> None:
@@ -245,7 +253,7 @@ class State:
         for ifname, held in holding.interfaces.items():
             held.generation = event.generation
             held.attached = ifname in event.attached
-            held.detached = False
+            held.detached, held.rest_until_ns = False, 0
 
     def _released(self, event: LeasesReleased) -> None:
         holding = self.holdings.get(event.owner)

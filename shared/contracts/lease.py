@@ -63,12 +63,18 @@ class LeasesRebound(msgspec.Struct, frozen=True, kw_only=True, tag="leases.rebou
     attached: tuple[str, ...]
 
 
-class AttachmentDetached(msgspec.Struct, frozen=True, kw_only=True, tag="attachment.detached.1"):
-    """A DEL was heard for a pod that lives: the addresses stay with it until it is known to be gone."""
+class AttachmentDetached(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="attachment.detached.1"
+):
+    """A DEL was heard for a pod that lives: the addresses stay with it until it is known to be gone.
+
+    Whoever gets them then must not before `rest_until_ns` (Unix time, 0 = no rest).
+    """
 
     owner: str
     ifname: str
     generation: int
+    rest_until_ns: int = 0
 
 
 class LeasesReleased(msgspec.Struct, frozen=True, kw_only=True, tag="leases.released.1"):
