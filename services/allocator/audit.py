@@ -5,37 +5,75 @@ Owns the invariants. Must not change anything.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from services.allocator.state import State
 from shared.net.ranges import format_address
 
 
 def audit(state: State) -> tuple[str, ...]:
     """Every violated invariant as a sentence; empty when all hold."""
-    wrong: list[str] = []
+    return (*_leases(state), *_unheld(state), *_free_space(state), *_holdings(state))
+
+
+def _leases(state: State) -> Iterator[str]:
+    """Each lease: on one interface of one owner, marked as taken, of a generation that the log has reached."""
     seen: dict[tuple[int, int], str] = {}
     for holding, ifname, held, lease in state.leases():
         where = f"{format_address(lease.address, lease.family)} ({holding.owner} {ifname})"
-        other = seen.setdefault((lease.family, lease.address), holding.owner + "/" + ifname)
-        if other != holding.owner + "/" + ifname:
-            wrong.append(f"{where} is also on {other}")
+        key = (lease.family, lease.address)
+        if key in seen:
+            yield f"{where} is also on {seen[key]}"
+        seen.setdefault(key, f"{holding.owner}/{ifname}")
         if state.taken[lease.family].get(lease.address) != holding.owner:
-            wrong.append(f"{where} is not marked as taken by its owner")
+            yield f"{where} is not marked as taken by its owner"
         if held.generation > state.generation:
-            wrong.append(f"{where} has generation {held.generation}, beyond the log's {state.generation}")
+            yield f"{where} has generation {held.generation}, beyond the log's {state.generation}"
+        if key in state.resting:
+            yield f"{format_address(lease.address, lease.family)} rests and is held"
         for pool in state.pools.covering(lease.family, lease.address):
             occupancy = state.pools.occupancy(pool)
             if occupancy is not None and lease.address in occupancy:
-                wrong.append(f"{where} counts as free in pool {pool}")
-    for family in (4, 6):
-        for address, owner in state.taken[family].items():
-            if (family, address) not in seen:
-                wrong.append(f"{format_address(address, family)} is taken by {owner}, who does not hold it")
+                yield f"{where} counts as free in pool {pool}"
+
+
+def _unheld(state: State) -> Iterator[str]:
+    """No address is taken without a lease, and none is both free and resting."""
+    held = {(lease.family, lease.address) for _, _, _, lease in state.leases()}
+    for family, taken in state.taken.items():
+        for address, owner in taken.items():
+            if (family, address) not in held:
+                yield f"{format_address(address, family)} is taken by {owner}, who does not hold it"
     for family, address in state.resting:
-        if address in state.taken[family]:
-            wrong.append(f"{format_address(address, family)} rests and is held")
+        for pool in state.pools.covering(family, address):
+            occupancy = state.pools.occupancy(pool)
+            if occupancy is not None and address in occupancy:
+                yield f"{format_address(address, family)} rests and counts as free in pool {pool}"
+
+
+def _free_space(state: State) -> Iterator[str]:
+    """Nothing is lost from a pool: free is what it may give without what is held or rests."""
+    busy = dict.fromkeys(state.pools, 0)
+    for family in (4, 6):
+        for address in state.busy(family):
+            for pool in state.pools.covering(family, address):
+                space = state.pools.space(pool)
+                if space is not None and address in space.allowed:
+                    busy[pool] += 1
+    for pool, busy_count in busy.items():
+        occupancy = state.pools.occupancy(pool)
+        if occupancy is not None and occupancy.free_count != occupancy.allowed.size() - busy_count:
+            free = occupancy.allowed.size() - busy_count
+            yield f"pool {pool}: {free} addresses are free, {occupancy.free_count} counted"
+
+
+def _holdings(state: State) -> Iterator[str]:
+    """Whoever holds is found by container and by pod, and nobody holds nothing."""
     for holding in state.holdings.values():
         if not holding.interfaces:
-            wrong.append(f"{holding.owner} holds nothing and is still there")
-        if holding not in state.holdings_of_container(holding.container_id):
-            wrong.append(f"{holding.owner} is not found by its container {holding.container_id}")
-    return tuple(wrong)
+            yield f"{holding.owner} holds nothing and is still there"
+        if not any(one is holding for one in state.holdings_of_container(holding.container_id)):
+            yield f"{holding.owner} is not found by its container {holding.container_id}"
+        same_pod = state.holdings_of_pod(holding.namespace, holding.name)
+        if holding.namespace and not any(one is holding for one in same_pod):
+            yield f"{holding.owner} is not found by its pod {holding.namespace}/{holding.name}"

@@ -7,7 +7,7 @@ an unadmitted pool overlaps another.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -30,6 +30,9 @@ class PoolIndex:
 
     def __contains__(self, pool: str) -> bool:
         return pool in self._occupancy
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._occupancy)
 
     def occupancy(self, pool: str) -> Occupancy | None:
         return self._occupancy.get(pool)

@@ -8,30 +8,65 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator
 
-from services.allocator.decide import Identity, Rejected, identify
+from services.allocator.decide import (
+    Accepted,
+    Identity,
+    Rejected,
+    decide_allocate,
+    identify,
+    is_alive,
+    with_networks,
+)
 from services.allocator.facts import Facts
-from services.allocator.selection import select
+from services.allocator.selection import Refusal, Selection, select
 from services.allocator.state import HeldInterface, Holding, Lease, State
 from shared import limits
+from shared.contracts.codec import encode
 from shared.contracts.ipam import Allocate, InterfaceRequest
+from shared.contracts.lease import LeaseItem, LeasesAllocated
 from shared.contracts.query import Explain, Explained, LeasesPage, LeaseView, PoolVerdict, QueryLeases
 from shared.net.ranges import format_address, parse_address
 
 
 def leases_page(state: State, facts: Facts, query: QueryLeases) -> LeasesPage:
-    """The leases that fit, in the order of family and address; a resting address is told only where it is asked for."""
+    """The leases that fit, in the order of family and address; a resting address is told only where it is asked for.
+
+    A page ends at the limit asked for, or where it would become too large for one message. Raises ValueError for an `after`
+    or `address` that is none.
+    """
     after = parse_address(query.after) if query.after else (0, 0)
     limit = min(max(query.limit, 1), limits.PAGE_MAX_LEASES)
     fitting = heapq.nsmallest(
         limit + 1, (row for row in _fitting(state, query) if row[0] > after), key=lambda row: row[0]
     )
-    views = [
-        _view(facts, holding, ifname, held, lease) for _, holding, ifname, held, lease in fitting[:limit]
-    ]
-    more = views[-1].address if len(fitting) > limit else ""
-    if query.address and (resting := state.resting.get(parse_address(query.address))) is not None:
-        views.append(LeaseView(address=query.address, pool=resting.pool, interface="", state="resting"))
-    return LeasesPage(leases=tuple(views), next_after=more, mark=state.mark)
+    views: list[LeaseView] = []
+    size_bytes = 0
+    for _, holding, ifname, held, lease in fitting[:limit]:
+        view = _view(facts, holding, ifname, held, lease)
+        size_bytes += len(encode(view))
+        if size_bytes > limits.PAGE_MAX_BYTES:
+            break
+        views.append(view)
+    more = views[-1].address if len(fitting) > len(views) else ""
+    return LeasesPage(leases=(*views, *_resting(state, query)), next_after=more, mark=state.mark)
+
+
+def _resting(state: State, query: QueryLeases) -> tuple[LeaseView, ...]:
+    """The row of a resting address, which nobody holds: a question for somebody's leases does not mean it."""
+    if (
+        not query.address
+        or query.after
+        or query.pod_namespace
+        or query.pod_name
+        or query.node
+        or query.container_id
+    ):
+        return ()
+    resting = state.resting.get(parse_address(query.address))
+    if resting is None or query.pool not in ("", resting.pool):
+        return ()
+    address = format_address(resting.address, resting.family)
+    return (LeaseView(address=address, pool=resting.pool, interface="", state="resting"),)
 
 
 _Row = tuple[tuple[int, int], Holding, str, HeldInterface, Lease]
@@ -86,42 +121,83 @@ def _view(facts: Facts, holding: Holding, ifname: str, held: HeldInterface, leas
 
 def explain(state: State, facts: Facts, query: Explain) -> Explained:
     """What an attach of this pod's interface would be given now, and why each pool is in or out."""
-    pod_text = f"{query.pod_namespace}/{query.pod_name}"
-    holdings = state.holdings_of_pod(query.pod_namespace, query.pod_name)
+    pod = f"{query.pod_namespace}/{query.pod_name}"
     leases = leases_page(
         state, facts, QueryLeases(pod_namespace=query.pod_namespace, pod_name=query.pod_name)
     ).leases
+    command = _command(state, facts, query)
+    requests = with_networks(facts, command.interfaces)
+    identity = identify(facts, command, asked=True)
+    if not isinstance(identity, Identity) or isinstance(requests, Refusal):
+        refusal = identity.refusal if isinstance(identity, Rejected) else requests
+        assert isinstance(refusal, Refusal)
+        return Explained(pod=pod, outcome=refusal.message, error=refusal.error, leases=leases)
+    selection = select(facts, identity.pod, command.node, requests)
+    decision = decide_allocate(state, facts, command, 0, asked=True)
+    items: tuple[LeaseItem, ...] = ()
+    error = ""
+    if isinstance(decision, Accepted):
+        items = next((event.items for event in decision.events if isinstance(event, LeasesAllocated)), ())
+        given = ", ".join(f"{item.address} of {item.pool} on {item.ifname}" for item in items)
+        outcome = f"{pod} would be given {given}"
+        if not items:
+            held = _addresses(state, identity.owner, query.ifname)
+            outcome = f"{pod} holds {held} on {query.ifname}: an attach gives the same again"
+    else:
+        assert isinstance(decision, Rejected)
+        outcome, error = decision.refusal.message, decision.refusal.error
+    return Explained(
+        pod=pod,
+        outcome=outcome,
+        error=error,
+        source=selection.source,
+        verdicts=_verdicts(state, selection, items),
+        leases=leases,
+    )
+
+
+def _command(state: State, facts: Facts, query: Explain) -> Allocate:
+    """What the pod's agent would ask: a pod that holds addresses asks from its sandbox of now."""
     known = facts.pods.get((query.pod_namespace, query.pod_name))
-    request = InterfaceRequest(ifname=query.ifname, network=query.network, ipv4=query.ipv4, ipv6=query.ipv6)
-    command = Allocate(
+    uid = known.uid if known is not None else ""
+    holdings = state.holdings_of_pod(query.pod_namespace, query.pod_name)
+    now = next((one for one in holdings if (one.owner == uid if uid else is_alive(state, facts, one))), None)
+    if now is not None and not now.owner.startswith("pod:"):
+        uid = now.owner
+    return Allocate(
         attempt="",
         node=known.node if known is not None else "",
-        container_id="",
+        container_id=now.container_id if now is not None else "none",
         ifname=query.ifname,
-        interfaces=(request,),
+        interfaces=(
+            InterfaceRequest(ifname=query.ifname, network=query.network, ipv4=query.ipv4, ipv6=query.ipv6),
+        ),
         ttl_ms=0,
         pod_namespace=query.pod_namespace,
         pod_name=query.pod_name,
-        pod_uid=known.uid if known is not None else "",
+        pod_uid=uid,
     )
-    identity = identify(facts, command, asked=True)
-    if isinstance(identity, Rejected):
-        return Explained(
-            pod=pod_text, outcome=identity.refusal.message, error=identity.refusal.error, leases=leases
-        )
-    assert isinstance(identity, Identity)
-    selection = select(facts, identity.pod, command.node, (request,))
-    verdicts: list[PoolVerdict] = []
-    chosen: dict[tuple[str, int], str] = {}
+
+
+def _addresses(state: State, owner: str, ifname: str) -> str:
+    holding = state.holdings.get(owner)
+    held = holding.interfaces.get(ifname) if holding is not None else None
+    return ", ".join(format_address(one.address, one.family) for one in held.leases) if held else "nothing"
+
+
+def _verdicts(state: State, selection: Selection, items: tuple[LeaseItem, ...]) -> tuple[PoolVerdict, ...]:
+    """One row a pool that was looked at; `chosen` is where the next address comes from, rested ones of `items` included."""
+    chosen: dict[tuple[str, int], str] = {
+        (item.ifname, parse_address(item.address)[0]): item.pool for item in items
+    }
     for want in selection.wants:
         for family, pools in want.pools.items():
             for pool in pools:
-                occupancy = state.pools.occupancy(pool.name)
-                if occupancy is not None and occupancy.free_count:
+                if _free(state, pool.name):
                     chosen.setdefault((want.ifname, family), pool.name)
+    verdicts: list[PoolVerdict] = []
     for verdict in selection.verdicts:
-        occupancy = state.pools.occupancy(verdict.pool)
-        free = occupancy.free_count if occupancy is not None else 0
+        free = _free(state, verdict.pool)
         is_chosen = chosen.get((verdict.ifname, verdict.family)) == verdict.pool
         reason = verdict.reason or (
             "next address comes from here"
@@ -140,29 +216,9 @@ def explain(state: State, facts: Facts, query: Explain) -> Explained:
                 free=min(free, (1 << 63) - 1),
             )
         )
-    if any(query.ifname in holding.interfaces for holding in holdings):
-        addresses = ", ".join(lease.address for lease in leases if lease.interface == query.ifname)
-        outcome, error = f"{pod_text} holds {addresses} on {query.ifname}: an attach gives the same again", ""
-    elif selection.refusal is not None:
-        outcome, error = selection.refusal.message, selection.refusal.error
-    else:
-        short = [
-            f"IPv{family} of {want.ifname}"
-            for want in selection.wants
-            for family in want.pools
-            if (want.ifname, family) not in chosen
-        ]
-        error = "pool_exhausted" if short else ""
-        outcome = (
-            f"all IP addresses used out for {', '.join(short)}"
-            if short
-            else f"{pod_text} would be given an address from {', '.join(dict.fromkeys(chosen.values()))}"
-        )
-    return Explained(
-        pod=pod_text,
-        outcome=outcome,
-        error=error,
-        source=selection.source,
-        verdicts=tuple(verdicts),
-        leases=leases,
-    )
+    return tuple(verdicts)
+
+
+def _free(state: State, pool: str) -> int:
+    occupancy = state.pools.occupancy(pool)
+    return occupancy.free_count if occupancy is not None else 0
