@@ -21,6 +21,7 @@ _CONFIGURATION = """\
 [engine]
 cgroup_manager = "cgroupfs"
 events_logger = "none"
+lock_type = "file"
 runtime = "unlimited"
 tmp_dir = "{root}/tmp"
 static_dir = "{root}/static"
