@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from services.webhook.certificate import LiveContext, ensure_certificates
-from services.webhook.http import AdmissionApp, HttpsServer, address_of, listen
+from services.webhook.http import SHUTDOWN_S, AdmissionApp, HttpsServer, address_of, listen
 from services.webhook.lease import AllocatorLeases
 from services.webhook.memory import FactMemory
 from shared import subjects
@@ -87,7 +87,7 @@ class App:
             asyncio.ensure_future(self._bus.closed.wait()),
             asyncio.ensure_future(server.serve(sockets=[sock])),
         ]
-        works = [
+        works: list[asyncio.Future[Any]] = [
             asyncio.ensure_future(self._follow_facts()),
             asyncio.ensure_future(self._refresh_certificates(live)),
         ]
@@ -97,9 +97,8 @@ class App:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
             server.should_exit = True
-            for task in (ends[0], *works):
-                task.cancel()
-            await asyncio.wait([*ends, *works])
+            await asyncio.wait(ends[1:], timeout=SHUTDOWN_S + 1)
+            await _end([*ends, *works])
             if self._view.follow is not None:
                 await self._view.follow.stop()
             await status.stop()
@@ -155,3 +154,11 @@ class App:
             },
         )
         return encode(view)
+
+
+async def _end(tasks: list[asyncio.Future[Any]]) -> None:
+    """Cancels until it is heard: before Python 3.12, wait_for loses a cancellation that meets its result (cpython #86296)."""
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=0.2)

@@ -50,9 +50,10 @@ class View(Protocol):
         ...
 
 
-_READ = frozenset(
+READ_KINDS = frozenset(
     ("SpiderIPPool", "SpiderSubnet", "SpiderMultusConfig", "NetworkAttachmentDefinition", "ConfigMap")
 )
+"""The kinds that rules look up; a store may leave out all others."""
 
 
 class NetworkIndex:
@@ -117,7 +118,7 @@ class Objects:
     ) -> None:
         """`leases`: pool → address → `ns/name`; a pool that is missing there has none, None means that nobody asked."""
         self._raw: dict[ObjectKey, Json] = {}
-        self._typed: dict[str, dict[ObjectKey, Object]] = {kind: {} for kind in _READ}
+        self._typed: dict[str, dict[ObjectKey, Object]] = {kind: {} for kind in READ_KINDS}
         self._networks = NetworkIndex()
         self._settings = Settings()
         self._leases = leases
@@ -139,7 +140,11 @@ class Objects:
         self.remove(key)
         self._raw[key] = raw
         row = BY_KIND.get(key.kind)
-        if key.kind in _READ and row is not None and row.group == group_of(str(raw.get("apiVersion", ""))):
+        if (
+            key.kind in READ_KINDS
+            and row is not None
+            and row.group == group_of(str(raw.get("apiVersion", "")))
+        ):
             value = shape.decode(row.type, raw)
             if not isinstance(value, Invalid):
                 self._typed[key.kind][key] = value

@@ -24,11 +24,10 @@ from shared.contracts.codec import encode
 from shared.contracts.facts import FactsSynced, ObjectFact
 from shared.contracts.query import IPAM_QUERY, LeasesPage, LeaseView, QueryLeases
 from shared.settings import TelemetrySettings, WebhookSettings
-from tests.support.nats import NatsServer, fresh_nats_server
-
-__all__ = ["fresh_nats_server"]
+from tests.support.nats import NatsServer
 
 START_S = 20.0
+Json = dict[str, Any]
 
 
 class Webhook:
