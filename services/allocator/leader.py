@@ -31,10 +31,8 @@ from shared.telemetry.metrics import AllocatorMetrics
 
 log = structlog.get_logger()
 
-EVENT_BYTES = 220
-ITEM_BYTES = 90
-"""What an event and each of its addresses take in a record, rounded up; keeps a record below its limit."""
-BATCH_MAX_BYTES = limits.RECORD_MAX_BYTES
+BATCH_BYTES = limits.RECORD_MAX_BYTES // 2
+"""A batch takes nothing more in once its events have so many bytes: the last decision may add some, and stays within the limit."""
 
 
 class _Request(msgspec.Struct):
@@ -91,6 +89,8 @@ class Leader:
         """Takes note of a request; it is decided with the next batch, if its caller still waits then."""
         try:
             command = ALLOCATE.decode(message.data)
+            if not message.reply:
+                raise MessageError("it names no subject to reply to")
         except MessageError as error:
             self._metrics.refused("orb.ipam.allocate")
             log.warning("request refused", subject=message.subject, error=str(error))
@@ -152,13 +152,13 @@ class Leader:
         self.state.wake(now_ns)
         events: list[LeaseEvent] = []
         size_bytes = 0
-        while self._changed_pods and self._facts.synced and size_bytes < BATCH_MAX_BYTES // 2:
+        while self._changed_pods and self._facts.synced and size_bytes < BATCH_BYTES:
             namespace, name = next(iter(self._changed_pods))
             del self._changed_pods[namespace, name]
             collected = decide.decide_collect(self.state, self._facts, namespace, name, now_ns).events
             size_bytes += self._apply(collected, events)
         settled: list[Message] = []
-        while self._releases and size_bytes < BATCH_MAX_BYTES // 2:
+        while self._releases and size_bytes < BATCH_BYTES:
             message, release = self._releases.popleft()
             size_bytes += self._apply(
                 decide.decide_release(self.state, self._facts, release, now_ns).events, events
@@ -166,7 +166,7 @@ class Leader:
             settled.append(message)
         answers: list[_Answer] = []
         clock_s = self._clock.monotonic_s()
-        while self._requests and size_bytes < BATCH_MAX_BYTES // 2:
+        while self._requests and size_bytes < BATCH_BYTES:
             request = self._requests.popleft()
             if clock_s >= request.expires_s:
                 self._metrics.answered("expired")
@@ -190,7 +190,7 @@ class Leader:
         size_bytes = 0
         for event in new:
             self.state.evolve(event)
-            size_bytes += EVENT_BYTES + ITEM_BYTES * len(getattr(event, "items", ()))
+            size_bytes += len(encode(event))
         events.extend(new)
         return size_bytes
 
@@ -235,23 +235,20 @@ class Leader:
         return None
 
     async def _ask(self, request: _Request, namespace: str, name: str) -> None:
-        """Reads a pod through to its source and puts the request back."""
+        """Reads a pod through to its source and puts the request back. While the source is away nothing is settled."""
         ask = encode(AskFact(kind="Pod", namespace=namespace, name=name))
         try:
             answer = FACT_ANSWER.decode(
                 (await self._bus.request(subjects.ASK_FACTS, ask, ASK_FACTS_TIMEOUT_S)).data
             )
         except (BusError, MessageError) as error:
-            known = self._facts.pods.get((namespace, name))
-            if known is None:
-                refusal = Refusal(
-                    "try_later", f"pod {namespace}/{name} is not known yet, and its source is away: {error}"
-                )
-                self._reply_soon(request, refusal)
-                return
-        else:
-            if answer.fact is not None:
-                self._facts.apply(answer.fact, 0)
+            told = (
+                f"pod {namespace}/{name} is not known as its node knows it, and its source is away: {error}"
+            )
+            self._reply_soon(request, Refusal("try_later", told))
+            return
+        if answer.fact is not None:
+            self._facts.apply(answer.fact, 0)
         request.asked = True
         self._requests.append(request)
         self._wake.set()
@@ -273,8 +270,9 @@ class Leader:
             reply = encode(self._allocated(command, answer.owner))
         try:
             await self._bus.publish(answer.request.message.reply, reply)
-        except NoResponder:
-            log.warning("answer lost", attempt=command.attempt)
+        except BusError as error:
+            # lost, or larger than a message may be: the caller asks again, and others wait for their answers
+            log.warning("answer lost", attempt=command.attempt, error=str(error))
 
     def _allocated(self, command: Allocate, owner: str) -> Allocated:
         holding = self.state.holdings[owner]
@@ -326,6 +324,8 @@ class Leader:
                     release = RELEASE.decode(message.data)
                     if message.subject != subjects.release(release.node):
                         raise MessageError(f"it speaks for node {release.node}")
+                    if wrong := decide.flaw(release):
+                        raise MessageError(wrong)
                     self._releases.append((message, release))
                 except MessageError as error:
                     self._metrics.refused("orb.release")
