@@ -108,6 +108,13 @@ class LeaseLog:
         self.digest = digest(payload)
         return record
 
+    async def _is_unreadable(self, sequence: int) -> bool:
+        """A record that came to be there between the two looks can be read at the third."""
+        try:
+            return await self._bus.get_message("LEASES", sequence) is None
+        except (BusTimeout, NoResponder, ApiError, BusDenied):
+            return False
+
     async def _is_ours(self, payload: bytes) -> bool:
         """Compares the record after the fence. False means: try again. Raises Fenced if it is somebody else's."""
         while True:
@@ -126,6 +133,8 @@ class LeaseLog:
                 raise LogBroken(f"the log ends at {last}, record {self.sequence} was acknowledged")
             if last > self.sequence + 1:
                 raise Fenced(f"the log has grown to {last} past {self.sequence}")
+            if last == self.sequence + 1 and await self._is_unreadable(last):
+                raise LogBroken(f"record {last} is counted and cannot be read: it is damaged")
             # the server may answer "wrong last sequence" although it fits (nats-server #7281): try again
             await asyncio.sleep(RETRY_WAIT_S)
             return False
