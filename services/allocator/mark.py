@@ -29,7 +29,8 @@ class MarkStore(Protocol):
         ...
 
     def write(self, mark: LogMark) -> None:
-        """Replaces the mark atomically and durably."""
+        """Replaces the mark atomically and durably. One that goes further in the same log stays: a leader that was stopped while
+        another took over must not take back what the other has noted."""
         ...
 
 
@@ -48,6 +49,9 @@ class MarkFile:
             raise LogBroken(f"the mark {self._path} cannot be read: {error}") from None
 
     def write(self, mark: LogMark) -> None:
+        known = self.read()
+        if known is not None and known.incarnation == mark.incarnation and known.sequence >= mark.sequence:
+            return
         temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         with temporary.open("wb") as file:
             file.write(msgspec.json.encode(mark))
@@ -57,8 +61,9 @@ class MarkFile:
 
 
 def check_mark(mark: LogMark | None, state: State) -> None:
-    """Raises LogBroken when the log is not the one that the mark knows, or is shorter."""
-    if mark is None:
+    """Raises LogBroken when the log is not the one that the mark knows, or is shorter. A mark of sequence 0 promises nothing."""
+    if mark is None or (not mark.sequence and not state.sequence):
+        # a leader that ended between its mark and its first record has acknowledged nothing
         return
     if not state.sequence:
         raise LogBroken(
