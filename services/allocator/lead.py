@@ -99,7 +99,8 @@ class Election:
         self._renewing.cancel()
         if not self.lost.is_set():
             try:
-                await self._bus.purge("LEAD", subject=self._subject)
+                # up to our own message: one that came after it is another's
+                await self._bus.purge("LEAD", subject=self._subject, up_to_sequence=self._sequence + 1)
             except (NoResponder, BusTimeout, ApiError, StreamMissing, BusDenied) as error:
                 log.info("resigned without a purge", error=str(error))
         self.lost.set()

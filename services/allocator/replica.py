@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 
 import structlog
 
@@ -27,7 +28,7 @@ from shared.bus import Bus, BusError, Follow, Message, StreamMessage, StreamMiss
 from shared.clock import Clock
 from shared.contracts.codec import MessageError, encode
 from shared.contracts.facts import FACT
-from shared.contracts.lease import TermStarted
+from shared.contracts.lease import SnapshotManifest, TermStarted
 from shared.contracts.query import (
     EXPLAIN,
     IPAM_QUERY,
@@ -191,7 +192,8 @@ class Replica:
 
     async def _lead(self, state: State, election: Election) -> None:
         await self._assert_servers()
-        incarnation = state.incarnation or self._new_incarnation()
+        mark = self._marks.read()
+        incarnation = state.incarnation or (mark.incarnation if mark else self._new_incarnation())
         if not state.incarnation:
             # the mark goes first: a log that is lost before it was marked would look like a first start
             self._marks.write(LogMark(incarnation=incarnation, sequence=0))
@@ -212,13 +214,19 @@ class Replica:
             self._on_appended,
         )
         self._leader = leader
-        servings = [
-            await self._bus.listen(subjects.ALLOCATE_ALL, leader.on_allocate),
-            await self._bus.serve(subjects.IPAM_QUERY, self._on_query),
-            await self._bus.serve(subjects.IPAM_EXPLAIN, self._on_explain),
-        ]
-        log.info("leading", term=lease_log.term, incarnation=incarnation, sequence=state.sequence)
-        self.reason = ""
+        async with AsyncExitStack() as servings:
+            allocating = await self._bus.listen(subjects.ALLOCATE_ALL, leader.on_allocate)
+            servings.push_async_callback(allocating.stop)
+            for subject, handler in (
+                (subjects.IPAM_QUERY, self._on_query),
+                (subjects.IPAM_EXPLAIN, self._on_explain),
+            ):
+                servings.push_async_callback((await self._bus.serve(subject, handler)).stop)
+            log.info("leading", term=lease_log.term, incarnation=incarnation, sequence=state.sequence)
+            self.reason = ""
+            await self._run_until_lost(leader, election)
+
+    async def _run_until_lost(self, leader: Leader, election: Election) -> None:
         running = asyncio.create_task(leader.run())
         lost = asyncio.create_task(election.lost.wait())
         try:
@@ -230,8 +238,6 @@ class Replica:
             for task in (running, lost):
                 task.cancel()
             await asyncio.gather(running, lost, return_exceptions=True)
-            for serving in servings:
-                await serving.stop()
 
     def _on_appended(self, state: State) -> None:
         if self._clock.monotonic_s() - self._mark_at_s >= MARK_INTERVAL_S:
@@ -239,15 +245,17 @@ class Replica:
         self._records_since_snapshot += 1
         if self._records_since_snapshot >= limits.SNAPSHOT_RECORDS and self._snapshotting is None:
             self._records_since_snapshot = 0
-            self._snapshotting = asyncio.create_task(self._snapshot(state))
+            # cut at once: memory goes ahead of the log with the next batch
+            manifest, chunks = snapshot.cut(state.snapshot())
+            self._snapshotting = asyncio.create_task(self._snapshot(manifest, chunks))
 
     def _write_mark(self, state: State) -> None:
         self._mark_at_s = self._clock.monotonic_s()
         self._marks.write(LogMark(incarnation=state.incarnation, sequence=state.sequence))
 
-    async def _snapshot(self, state: State) -> None:
+    async def _snapshot(self, manifest: SnapshotManifest, chunks: list[bytes]) -> None:
         try:
-            manifest = await snapshot.write(self._bus, state.snapshot())
+            await snapshot.write(self._bus, manifest, chunks)
             log.info("snapshot", sequence=manifest.sequence, size_bytes=manifest.size_bytes)
             await self._trim()
         except BusError as error:

@@ -24,7 +24,7 @@ KEPT = 2
 
 
 def cut(snapshot: Snapshot) -> tuple[SnapshotManifest, list[bytes]]:
-    """The manifest and the chunks, each at most `limits.CHUNK_BYTES`."""
+    """The manifest and the chunks, each at most `limits.CHUNK_BYTES`. What comes to the state later is not in them."""
     whole = encode(snapshot)
     chunks = [whole[i : i + limits.CHUNK_BYTES] for i in range(0, len(whole), limits.CHUNK_BYTES)]
     manifest = SnapshotManifest(
@@ -51,15 +51,13 @@ def join(manifest: SnapshotManifest, chunks: list[bytes]) -> Snapshot:
     return snapshot
 
 
-async def write(bus: Bus, snapshot: Snapshot) -> SnapshotManifest:
-    """Stores a snapshot and drops those older than the last two. Raises what the bus raises."""
-    manifest, chunks = cut(snapshot)
+async def write(bus: Bus, manifest: SnapshotManifest, chunks: list[bytes]) -> None:
+    """Stores what `cut` made and drops snapshots older than the last two. Raises what the bus raises."""
     for i, chunk in enumerate(chunks):
-        await bus.append(subjects.snapshot(snapshot.incarnation, snapshot.sequence, str(i)), chunk)
-    await bus.append(subjects.snapshot(snapshot.incarnation, snapshot.sequence, MANIFEST), encode(manifest))
+        await bus.append(subjects.snapshot(manifest.incarnation, manifest.sequence, str(i)), chunk)
+    await bus.append(subjects.snapshot(manifest.incarnation, manifest.sequence, MANIFEST), encode(manifest))
     for old in (await manifests(bus))[:-KEPT]:
         await bus.purge("SNAPSHOTS", subject=subjects.snapshot(old.incarnation, old.sequence, "*"))
-    return manifest
 
 
 async def manifests(bus: Bus) -> list[SnapshotManifest]:
