@@ -50,7 +50,8 @@ class LeasesPage(msgspec.Struct, frozen=True, kw_only=True, tag="query.leases.pa
 
 
 class QueryAllocator(msgspec.Struct, frozen=True, kw_only=True, tag="query.allocator.1"):
-    """What the leading allocator has folded. `facts_at_least` makes it answer only when its facts are that far."""
+    """What the leading allocator has folded. With `facts_at_least` it waits until its facts are that far, for 5 s at most; the
+    answer tells how far they are."""
 
     facts_at_least: int = 0
 
