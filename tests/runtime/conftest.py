@@ -51,7 +51,15 @@ metadata: {name: node-1}
 ---
 apiVersion: v1
 kind: Pod
-metadata: {name: garbage, namespace: shop, uid: garbage-uid, annotations: {ipam.spidernet.io/ippool: "{not json"}}
+metadata:
+  {name: elsewhere, namespace: shop, uid: elsewhere-uid, annotations: {ipam.spidernet.io/ippools: '[{"interface":"net7","ipv4":["v4"]}]'}}
+spec: {nodeName: node-1, containers: [{name: main, image: example.com/main:1}]}
+"""
+_GARBAGE = """\
+apiVersion: v1
+kind: Pod
+metadata:
+  {name: garbage, namespace: shop, uid: garbage-uid, annotations: {ipam.spidernet.io/ippool: "{not json"}}
 spec: {nodeName: node-1, containers: [{name: main, image: example.com/main:1}]}
 """
 
@@ -194,6 +202,7 @@ def system() -> Iterator[System]:
                 demo_netns.run("ip", "link", "set", link, "up")
             system = System(PLACE.root, {NODE: node, MACHINE: None})
             (system.manifests / "objects.yaml").write_text(_OBJECTS)
+            (system.manifests / "garbage.yaml").write_text(_GARBAGE)
             system.start()
             try:
                 system.wait_ready(lambda line: None)
