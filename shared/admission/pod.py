@@ -1,4 +1,4 @@
-"""Admission of Pods and Namespaces: are their annotations such that an attach can succeed?
+"""Admission of Pods, of what makes them, and of Namespaces: are their annotations such that an attach can succeed?
 
 Owns the rules about annotations; mistakes that are only seen at attach elsewhere are refused here. What a later object may
 cure (a pool that does not exist yet) is a warning. Must not decide which pool is taken.
@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import msgspec
+
 from shared.admission.view import View
 from shared.manifests import annotations as notes
 from shared.manifests import wildcard
 from shared.manifests.annotations import NicPools, PoolRequest, path_of
+from shared.manifests.meta import OwnerReference
 from shared.manifests.networks import DEFAULT_NETWORK, NETWORKS, default_network, interface_of, networks
 from shared.manifests.problem import FieldError, Invalid, invalid
-from shared.manifests.workload import Namespace, Pod
+from shared.manifests.workload import CronJob, Namespace, Pod, PodTemplate, Workload
 
 _PARSERS: dict[str, Callable[[str], object]] = {
     notes.IPPOOL: notes.ippool,
@@ -52,6 +55,28 @@ def pod_findings(pod: Pod, old: Pod | None, view: View) -> tuple[list[FieldError
     errors += _subnet_errors(pod, changed, view)
     errors += _network_errors(pod, changed, warnings)
     return errors, warnings
+
+
+def template_findings(
+    workload: Workload | CronJob, old: Workload | CronJob | None, view: View
+) -> list[FieldError]:
+    """What would be wrong with the pods of a workload, as warnings: the pods themselves are refused."""
+    template, path = _template(workload)
+    owner = OwnerReference(kind=workload.kind, name=workload.metadata.name, controller=True)
+    meta = msgspec.structs.replace(
+        template.metadata, namespace=workload.metadata.namespace, owner_references=(owner,)
+    )
+    before = Pod(metadata=_template(old)[0].metadata) if old is not None else None
+    errors, warnings = pod_findings(Pod(metadata=meta), before, view)
+    return [
+        invalid(f"{path}.{one.field}", f"its pods will not start: {one.message}", one.code) for one in errors
+    ] + [invalid(f"{path}.{one.field}", one.message, one.code) for one in warnings]
+
+
+def _template(workload: Workload | CronJob) -> tuple[PodTemplate, str]:
+    if isinstance(workload, CronJob):
+        return workload.spec.job_template.spec.template, "spec.jobTemplate.spec.template"
+    return workload.spec.template, "spec.template"
 
 
 def namespace_findings(

@@ -21,7 +21,7 @@ from shared.manifests.meta import Json, Object, ObjectMeta
 from shared.manifests.network import SpiderCoordinator, SpiderMultusConfig
 from shared.manifests.problem import FieldError, Invalid, entry, invalid
 from shared.manifests.selector import key_error, label_errors
-from shared.manifests.workload import ConfigMap, Namespace, Pod
+from shared.manifests.workload import ConfigMap, CronJob, Namespace, Pod, Workload
 
 ANNOTATIONS_MAX_BYTES = 256 * 1024
 """Keys and values of all annotations of an object (apimachinery, TotalAnnotationSizeLimitB)."""
@@ -139,6 +139,9 @@ def _findings(now: Object, old: Object | None, view: View) -> tuple[list[FieldEr
             errors = coordinator.errors(now, view)
         case Pod():
             return pod.pod_findings(now, old if isinstance(old, Pod) else None, view)
+        case Workload() | CronJob():
+            before = old if isinstance(old, Workload | CronJob) else None
+            return [], pod.template_findings(now, before, view)
         case Namespace():
             return pod.namespace_findings(now, old if isinstance(old, Namespace) else None, view)
         case ConfigMap() if now.metadata.name == conf.CONFIG_MAP:

@@ -195,15 +195,13 @@ def _document(
     if row is not None:
         namespace = (namespace or DEFAULT_NAMESPACE) if row.namespaced else ""
         raw = {**raw, "metadata": _placed(meta, namespace)}
-    fit = shape.misfits(row.type if row else _Bare, raw)
+    fit = shape.misfits(row.type if row else _Bare, raw, whole=row is not None and row.ours)
     errors += [
         error
         for error in fit.errors
         if error.field not in ("metadata", "metadata.name", "apiVersion", "kind")
     ]
-    warnings = (
-        tuple(one for one in fit.unknown if not one.field.startswith("status")) if row and row.ours else ()
-    )
+    warnings = tuple(one for one in fit.unknown if not one.field.startswith("status"))
     key = ObjectKey(kind_name, namespace, _text(meta, "name"))
     return _assemble(file, tree, above, line, raw, key, errors, warnings, api_version)
 

@@ -16,6 +16,9 @@ from msgspec import inspect
 from shared.manifests.meta import ObjectMeta, Part
 from shared.manifests.problem import FieldError, Invalid, entry, invalid, member
 
+HINTS_MAX = 20
+"""Unknown members that are compared with all known ones: the comparison is slow, and nobody reads more."""
+
 T = TypeVar("T", bound=msgspec.Struct)
 
 
@@ -26,12 +29,13 @@ class Misfits(msgspec.Struct, frozen=True, kw_only=True):
     unknown: tuple[FieldError, ...]
 
 
-def misfits(type_: type[msgspec.Struct], value: object, path: str = "") -> Misfits:
-    """Everything about `value` that does not fit `type_`. Never raises."""
+def misfits(type_: type[msgspec.Struct], value: object, path: str = "", *, whole: bool = False) -> Misfits:
+    """Everything about `value` that does not fit `type_`. Never raises. Only a `whole` type has unknown members: of the kinds of
+    Kubernetes itself we have parts."""
     errors: list[FieldError] = []
-    unknown: list[FieldError] = []
+    unknown: list[FieldError] | None = [] if whole else None
     _walk(_info(type_), value, path, errors, unknown)
-    return Misfits(errors=tuple(errors), unknown=tuple(unknown))
+    return Misfits(errors=tuple(errors), unknown=tuple(unknown or ()))
 
 
 def decode(type_: type[T], value: object, path: str = "") -> T | Invalid:
@@ -61,7 +65,7 @@ def _info(type_: type[msgspec.Struct]) -> inspect.Type:
 
 
 def _walk(
-    info: inspect.Type, value: object, path: str, errors: list[FieldError], unknown: list[FieldError]
+    info: inspect.Type, value: object, path: str, errors: list[FieldError], unknown: list[FieldError] | None
 ) -> None:
     if isinstance(info, inspect.UnionType):
         kinds = [one for one in info.types if not isinstance(one, inspect.NoneType)]
@@ -110,7 +114,7 @@ def _walk_members(
     value: dict[str, object],
     path: str,
     errors: list[FieldError],
-    unknown: list[FieldError],
+    unknown: list[FieldError] | None,
 ) -> None:
     fields = {field.encode_name: field for field in info.fields}
     for key, item in value.items():
@@ -118,8 +122,12 @@ def _walk_members(
         if field is not None:
             if item is not None:
                 _walk(field.type, item, member(path, key), errors, unknown)
-        elif issubclass(info.cls, Part) and info.cls is not ObjectMeta:
-            near = difflib.get_close_matches(key[:64], fields, n=1)
+        elif unknown is not None and issubclass(info.cls, Part) and info.cls is not ObjectMeta:
+            near = (
+                difflib.get_close_matches(key, fields, n=1)
+                if len(unknown) < HINTS_MAX and len(key) < 64
+                else []
+            )
             hint = f"; did you mean {near[0]}?" if near else ""
             unknown.append(invalid(member(path, key), f"unknown field, it has no effect{hint}", "Unknown"))
 

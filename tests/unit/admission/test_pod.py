@@ -131,6 +131,36 @@ def test_a00007_defaults_of_a_namespace() -> None:
     assert create(namespace(**{key: ""})).valid
 
 
+def test_mistakes_of_a_template_are_warned_of_where_they_stand() -> None:
+    template = {
+        "metadata": {
+            "annotations": {"ipam.spidernet.io/ippool": "{", "ipam.spidernet.io/subnet": '{"ipv4":["s"]}'}
+        }
+    }
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "d", "namespace": "x"},
+        "spec": {"replicas": 2, "template": template},
+    }
+    verdict = create(deployment)
+    assert verdict.valid
+    assert [one.field for one in verdict.warnings] == [
+        "spec.template.metadata.annotations[ipam.spidernet.io/ippool]"
+    ]
+    assert "its pods will not start: the value is not JSON" in warned(verdict)
+    cron = {
+        **deployment,
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "spec": {"jobTemplate": {"spec": {"template": template}}},
+    }
+    assert [one.field for one in create(cron).warnings] == [
+        "spec.jobTemplate.spec.template.metadata.annotations[ipam.spidernet.io/ippool]"
+    ]
+    assert not update(deployment, {**deployment, "spec": {"replicas": 3, "template": template}}).warnings
+
+
 def test_the_settings() -> None:
     assert create(conf("enableIPv4: false")).valid
     verdict = create(conf("enableIPv4: 5\nenableGatewayDetection: x"))
