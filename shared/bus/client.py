@@ -152,7 +152,9 @@ class Connection:
         self._waiting[token] = (subject, future)
         try:
             await self.publish(subject, payload, headers, reply=f"{self._inbox}.{token}")
-            return await asyncio.wait_for(future, timeout_s)
+            # Not wait_for: before Python 3.12 it loses a cancellation that comes together with the result.
+            async with asyncio.timeout(timeout_s):
+                return await future
         except TimeoutError:
             raise BusTimeout(f"no answer on {subject} within {timeout_s:.1f} s") from None
         finally:

@@ -287,7 +287,9 @@ class Work:
         limit_s = wait_s + 1.0
         while len(taken) < batch:
             try:
-                message = await asyncio.wait_for(self._arrived.get(), limit_s)
+                # Not wait_for: before Python 3.12 it loses a cancellation that comes together with a message.
+                async with asyncio.timeout(limit_s):
+                    message = await self._arrived.get()
             except TimeoutError:
                 break
             if message.headers.get("Status"):
@@ -408,7 +410,8 @@ class Follow:
         try:
             while True:
                 try:
-                    message = await asyncio.wait_for(self._arrived.get(), HEARTBEAT_S * 3)
+                    async with asyncio.timeout(HEARTBEAT_S * 3):
+                        message = await self._arrived.get()
                 except TimeoutError:
                     message = None
                 if (message is None or not await self._take(message)) and self._connection.connected:
