@@ -60,7 +60,8 @@ class HttpServer:
             head = f"HTTP/1.1 {status} {_REASONS[status]}\r\nContent-Type: {content_type}\r\n"
             head += f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
             writer.write(head.encode() + body)
-            await asyncio.wait_for(writer.drain(), REQUEST_TIMEOUT_S)
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                await writer.drain()
         except (TimeoutError, OSError):
             pass  # the caller is gone or slower than it may be
         finally:
@@ -69,7 +70,8 @@ class HttpServer:
 
     async def _answer(self, reader: asyncio.StreamReader) -> tuple[int, str, bytes]:
         try:
-            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), REQUEST_TIMEOUT_S)
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                head = await reader.readuntil(b"\r\n\r\n")
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             return 400, _TEXT, b"not an HTTP request\n"
         line = head.split(b"\r\n", 1)[0].split(b" ")

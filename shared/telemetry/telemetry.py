@@ -169,7 +169,8 @@ class Telemetry:
         if self._publish is not None:
             # The bus may be away at the end; the last spans are then lost, which is no failure of the service.
             with contextlib.suppress(Exception):
-                await asyncio.wait_for(self._buffer.flush(self._publish), _CLOSE_FLUSH_S)
+                async with asyncio.timeout(_CLOSE_FLUSH_S):
+                    await self._buffer.flush(self._publish)
             self._publish = None
         if not self._closed:
             self._closed = True

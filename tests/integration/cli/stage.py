@@ -103,11 +103,6 @@ class Stage:
     def json(self, *words: str) -> Any:
         return json.loads(self.done(*words, "-o", "json"))
 
-    def json_or_none(self, *words: str) -> Any:
-        """The answer of a command that may still say no."""
-        done = self.cli(*words, "-o", "json")
-        return json.loads(done.stdout) if done.returncode == 0 else None
-
     def items(self, *words: str) -> list[dict[str, Any]]:
         listed = self.json("get", *words)
         assert (listed["apiVersion"], listed["kind"]) == ("v1", "List")
