@@ -32,12 +32,26 @@ FEW_POOLS = 4
 """Up to here a pass over the family's addresses for each pool is cheaper than looking up the pools of each address."""
 
 
-class Lease(msgspec.Struct, gc=False):
-    """One address held on one interface; `prefix_len` is the pool's."""
+class Seat(msgspec.Struct, gc=False):
+    """An address that a snapshot can hold: MessagePack has no integer of 128 bits, so it is stored in halves."""
 
     family: int
-    address: int
+    high: int
+    low: int
     pool: str
+
+    @property
+    def address(self) -> int:
+        return self.high << 64 | self.low
+
+
+def halves(address: int) -> tuple[int, int]:
+    return address >> 64, address & 0xFFFF_FFFF_FFFF_FFFF
+
+
+class Lease(Seat, gc=False):
+    """One address held on one interface; `prefix_len` is the pool's."""
+
     prefix_len: int
 
 
@@ -70,12 +84,9 @@ class Holding(msgspec.Struct):
     interfaces: dict[str, HeldInterface]
 
 
-class Resting(msgspec.Struct, gc=False):
+class Resting(Seat, gc=False):
     """An address that was released and must not be given before `until_ns` while others are free."""
 
-    family: int
-    address: int
-    pool: str
     until_ns: int
 
 
@@ -162,7 +173,7 @@ class State:
         self.at_ns = max(self.at_ns, record.at_ns)
 
     def evolve(self, event: LeaseEvent) -> None:
-        """Total over every event ever written."""
+        """Total over every event that a leader ever wrote."""
         match event:
             case LeasesAllocated():
                 self._allocated(event)
@@ -214,7 +225,7 @@ class State:
         if held is None:
             held = HeldInterface(generation=generation, leases=[], clean_gateway=item.clean_gateway)
             holding.interfaces[item.ifname] = held
-        held.leases.append(Lease(family, address, item.pool, item.prefix_len))
+        held.leases.append(Lease(family, *halves(address), item.pool, item.prefix_len))
         self.taken[family][address] = holding.owner
         self.resting.pop((family, address), None)
         self.pools.take(family, address)
@@ -276,7 +287,7 @@ class State:
         del self.taken[lease.family][lease.address]
         if rest_until_ns > 0:
             key = (lease.family, lease.address)
-            self.resting[key] = Resting(lease.family, lease.address, lease.pool, rest_until_ns)
+            self.resting[key] = Resting(lease.family, lease.high, lease.low, lease.pool, rest_until_ns)
             heapq.heappush(self._wake, (rest_until_ns, lease.family, lease.address))
         else:
             self._free(lease.family, lease.address)

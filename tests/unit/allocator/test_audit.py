@@ -28,11 +28,11 @@ def state() -> State:
 
 
 def twice(state: State) -> None:
-    state.holdings["uid-b"].interfaces["eth0"].leases.append(Lease(4, FIRST, "v4", 24))
+    state.holdings["uid-b"].interfaces["eth0"].leases.append(Lease(4, 0, FIRST, "v4", 24))
 
 
 def twice_on_one_owner(state: State) -> None:
-    state.holdings["uid-a"].interfaces["eth0"].leases.append(Lease(4, FIRST, "v4", 24))
+    state.holdings["uid-a"].interfaces["eth0"].leases.append(Lease(4, 0, FIRST, "v4", 24))
 
 
 def not_taken(state: State) -> None:
@@ -52,7 +52,7 @@ def free_though_resting(state: State) -> None:
 
 
 def rests_though_held(state: State) -> None:
-    state.resting[4, FIRST] = Resting(4, FIRST, "v4", 1 << 62)
+    state.resting[4, FIRST] = Resting(4, 0, FIRST, "v4", 1 << 62)
 
 
 def future_generation(state: State) -> None:
