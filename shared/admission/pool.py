@@ -24,6 +24,7 @@ from shared.admission.addressing import (
     union_of,
     version_errors,
 )
+from shared.admission.status import controlled, recorded
 from shared.admission.verdict import FINALIZER
 from shared.admission.view import View
 from shared.manifests.annotations import PREFIX
@@ -255,36 +256,6 @@ def _containment_errors(pool: SpiderIPPool, view: View) -> list[FieldError]:
             )
             out.append(invalid("spec.ips", sentence))
     return out
-
-
-class _Controlled(msgspec.Struct, frozen=True):
-    ips: tuple[str, ...] = ()
-
-
-def controlled(subnet: SpiderSubnet) -> dict[str, IntervalSet]:
-    """`status.controlledIPPools` as sets; empty where the text cannot be read."""
-    if not subnet.status.controlled_ip_pools:
-        return {}
-    try:
-        found = msgspec.json.decode(subnet.status.controlled_ip_pools, type=dict[str, _Controlled])
-        return {name: IntervalSet.parse(one.ips, family_of(subnet.spec)) for name, one in found.items()}
-    except (msgspec.MsgspecError, ValueError):
-        return {}
-
-
-class _Record(msgspec.Struct, frozen=True):
-    pod: str = ""
-
-
-def recorded(pool: SpiderIPPool) -> dict[str, str]:
-    """`status.allocatedIPs` as address → `ns/name`; empty where the text cannot be read."""
-    if not pool.status.allocated_ips:
-        return {}
-    try:
-        found = msgspec.json.decode(pool.status.allocated_ips, type=dict[str, _Record])
-    except msgspec.MsgspecError:
-        return {}
-    return {address: one.pod for address, one in found.items()}
 
 
 def _in_use_errors(pool: SpiderIPPool, old: SpiderIPPool, view: View) -> list[FieldError]:

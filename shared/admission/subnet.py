@@ -16,7 +16,8 @@ from shared.admission.addressing import (
     unchanged_errors,
     version_errors,
 )
-from shared.admission.pool import UNSET, controlled, deletion_errors, merge_ranges, terminating_errors
+from shared.admission.pool import UNSET, deletion_errors, merge_ranges, terminating_errors
+from shared.admission.status import controlled
 from shared.admission.verdict import FINALIZER
 from shared.admission.view import View
 from shared.manifests.annotations import PREFIX

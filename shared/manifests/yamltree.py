@@ -16,6 +16,7 @@ import msgspec
 import yaml
 
 from shared.manifests.problem import FieldError, entry, invalid, member
+from shared.manifests.scalar import number, resolve
 
 NODES_MAX = 500_000
 """Values of one document, aliases expanded: a small text can name billions of them."""
@@ -66,11 +67,11 @@ def _chunks(text: str) -> list[tuple[str, int]]:
     out: list[tuple[str, int]] = []
     held: list[str] = []
     start = 1
-    for number, line in enumerate(text.split("\n"), start=1):
+    for line_number, line in enumerate(text.split("\n"), start=1):
         begins = line.startswith("---") and (len(line) == 3 or line[3] in " \t\r")
         if begins and any(not _silent(before) for before in held):
             out.append(("\n".join(held), start))
-            held, start = [], number
+            held, start = [], line_number
         held.append(line)
     out.append(("\n".join(held), start))
     return out
@@ -111,7 +112,7 @@ def _as_go_prints(value: Any, depth: int) -> Any:
     if depth > DEPTH_MAX:
         raise ValueError(f"nested deeper than {DEPTH_MAX}")
     if isinstance(value, float):
-        return _number(value)
+        return number(value)
     if isinstance(value, list):
         return [_as_go_prints(item, depth + 1) for item in cast("list[Any]", value)]
     if isinstance(value, dict):
@@ -300,39 +301,3 @@ class _Reader:
 
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
-_WORDS: dict[str, Any] = {
-    **dict.fromkeys(("y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"), True),
-    **dict.fromkeys(("n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"), False),
-    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
-    **dict.fromkeys((".nan", ".NaN", ".NAN"), math.nan),
-    **dict.fromkeys((".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"), math.inf),
-    **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), -math.inf),
-}
-_INTEGER = re.compile(r"([-+]?)(?:(0[xX])([0-9a-fA-F]+)|(0[bB])([01]+)|0[oO]?([0-7]+)|(0|[1-9][0-9]*))")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-
-
-def resolve(text: str) -> Any:
-    """The JSON value of a plain scalar (go-yaml v2, resolve.go). A whole float below 1e21 is an integer, as Go's JSON prints it."""
-    if text in _WORDS:
-        return _WORDS[text]
-    if text[0] not in "+-.0123456789":
-        return text
-    bare = text.replace("_", "")
-    whole = _INTEGER.fullmatch(bare)
-    if whole:
-        sign, hexa, hex_digits, binary, bits, octal, decimal = whole.groups()
-        digits, base = (
-            (hex_digits, 16) if hexa else (bits, 2) if binary else (octal, 8) if octal else (decimal, 10)
-        )
-        if len(digits) <= 64:
-            value = -int(digits, base) if sign == "-" else int(digits, base)
-            if -(1 << 63) <= value < (1 << 64):
-                return value
-    if _FLOAT.fullmatch(bare):
-        return _number(float(bare))
-    return text
-
-
-def _number(number: float) -> int | float:
-    return int(number) if number.is_integer() and abs(number) < 1e21 else number

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 
-from shared.admission.view import NetworkIndex, Objects, key_of
+from shared.admission.network_index import NetworkIndex
+from shared.admission.view import Objects, key_of
 from shared.manifests.document import ObjectKey
 from shared.net.ranges import Network, parse_cidr
 from tests.unit.admission.objects import conf, multus, pool

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from shared.manifests.yamltree import NODES_MAX, load, resolve
+from shared.manifests.scalar import resolve
+from shared.manifests.yamltree import NODES_MAX, load
 
 
 @pytest.mark.parametrize(
