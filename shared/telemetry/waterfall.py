@@ -5,6 +5,7 @@ Owns the order of the lines and the bars. Must not know a terminal, or where the
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -12,6 +13,9 @@ import msgspec
 from shared.contracts.span import SpanRecord
 
 WIDTH_COLUMNS = 100
+ATTRIBUTE_COLUMNS = 36
+"""A container ID is longer than what one needs to recognise it; `-o json` has the whole."""
+ATTRIBUTE_LINES_MAX = 3
 _NAME_COLUMNS = 36
 _SERVICE_COLUMNS = 10
 _NUMBER_COLUMNS = 9
@@ -73,8 +77,10 @@ def waterfall(spans: Sequence[SpanRecord], width: int = WIDTH_COLUMNS) -> list[s
             width,
         )
     ]
-    if described := "  ".join(f"{key}={value}" for key, value in _roots(unique)[0].attributes.items()):
-        lines.append(_cut(described, width))
+    described = "  ".join(
+        _cut(f"{key}={value}", ATTRIBUTE_COLUMNS) for key, value in _roots(unique)[0].attributes.items()
+    )
+    lines += textwrap.wrap(described, width, break_on_hyphens=False)[:ATTRIBUTE_LINES_MAX]
     lines.append(
         f"{'span':<{_NAME_COLUMNS}} {'service':<{_SERVICE_COLUMNS}}"
         f"{'start ms':>{_NUMBER_COLUMNS}}{'ms':>{_NUMBER_COLUMNS}}"

@@ -91,6 +91,9 @@ def forests(draw: st.DrawFn) -> list[SpanRecord]:
                 start + draw(st.integers(0, 10**6)),
                 draw(st.text(max_size=20)),
                 error=draw(st.text(max_size=200)),
+                attributes=draw(
+                    st.dictionaries(st.text(max_size=60), st.text(max_size=60) | st.integers(), max_size=4)
+                ),
             )
         )
     return found
