@@ -6,13 +6,14 @@ and must not know the rules that need other objects (shared/admission).
 
 from __future__ import annotations
 
+import difflib
 import re
 from typing import Any, cast
 
 import msgspec
 
 from shared.manifests import shape
-from shared.manifests.kinds import API_VERSION, GROUP, Kind, group_of, kind_of
+from shared.manifests.kinds import API_VERSION, GROUP, KINDS, Kind, group_of, kind_of
 from shared.manifests.meta import Json, Object, ObjectMeta
 from shared.manifests.problem import FieldError, Invalid, Problem, entry, invalid, segments
 from shared.manifests.yamltree import Tree, load
@@ -187,10 +188,9 @@ def _document(
     meta = cast("Json", meta)
     row = kind_of(api_version, kind_name)
     errors += _name_errors(row, meta)
-    if group_of(api_version) == GROUP and api_version != API_VERSION:
-        errors.append(
-            invalid("apiVersion", f"{api_version} is not served; use {API_VERSION}", "NotSupported")
-        )
+    if kind_name in _OURS and api_version and api_version != API_VERSION:
+        sentence = f"{kind_name} is not served as {api_version[:80]}; use {API_VERSION}"
+        errors.append(invalid("apiVersion", sentence, "NotSupported"))
     namespace = _text(meta, "namespace")
     if row is not None:
         namespace = (namespace or DEFAULT_NAMESPACE) if row.namespaced else ""
@@ -201,9 +201,24 @@ def _document(
         for error in fit.errors
         if error.field not in ("metadata", "metadata.name", "apiVersion", "kind")
     ]
-    warnings = tuple(one for one in fit.unknown if not one.field.startswith("status"))
+    warnings = (
+        *_kind_warnings(api_version, kind_name),
+        *(one for one in fit.unknown if not one.field.startswith("status")),
+    )
     key = ObjectKey(kind_name, namespace, _text(meta, "name"))
     return _assemble(file, tree, above, line, raw, key, errors, warnings, api_version)
+
+
+_OURS = {row.kind: row for row in KINDS if row.ours}
+
+
+def _kind_warnings(api_version: str, kind: str) -> list[FieldError]:
+    """A kind of our group that we do not have is kept as any other, but it may be a slip."""
+    if group_of(api_version) != GROUP or kind in _OURS or not kind:
+        return []
+    near = difflib.get_close_matches(kind[:64], _OURS, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return [invalid("kind", f"there is no kind {kind[:64]} in {GROUP}, so it has no effect{hint}", "Unknown")]
 
 
 class _Bare(msgspec.Struct, frozen=True, kw_only=True):

@@ -151,6 +151,19 @@ def test_another_version_of_our_group_is_refused_and_its_unknown_kinds_are_kept(
     assert found(claim) == []
 
 
+def test_a_slip_in_kind_or_group_of_ours_is_seen() -> None:
+    good = POOL.replace("- 7", "- 10.6.0.7")
+    assert found(good.replace("spiderpool.spidernet.io/v2beta1", "v1")) == [(1, "apiVersion", "NotSupported")]
+    (warning,) = parse(good.replace("SpiderIPPool", "SpiderIPool"), "f").warnings
+    assert "did you mean SpiderIPPool?" in warning.message
+
+
+def test_addresses_of_both_families_in_flow_form() -> None:
+    flow = "apiVersion: spiderpool.spidernet.io/v2beta1\nkind: SpiderReservedIP\nmetadata: {name: r}\nspec: {ips: [fd00::1-fd00::5, fd00::, 10.6.0.1-10.6.0.2]}\n"
+    (one,) = parse(flow, "f").documents
+    assert one.raw["spec"]["ips"] == ["fd00::1-fd00::5", "fd00::", "10.6.0.1-10.6.0.2"]
+
+
 def test_unknown_fields_are_warnings_with_a_hint() -> None:
     file = parse(
         POOL.replace("- 7", "- 10.6.0.7").replace("  ips:", "  vlan: 5\n  excludeIps: []\n  ips:"), "f"
