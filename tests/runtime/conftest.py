@@ -41,6 +41,11 @@ kind: SpiderIPPool
 metadata: {name: tiny}
 spec: {ipVersion: 4, subnet: 172.26.0.0/24, ips: [172.26.0.9]}
 ---
+apiVersion: spiderpool.spidernet.io/v2beta1
+kind: SpiderMultusConfig
+metadata: {name: named, namespace: kube-system}
+spec: {cniType: macvlan, macvlan: {master: [eth1], ippools: {ipv4: [v4]}}, enableCoordinator: false}
+---
 apiVersion: v1
 kind: Namespace
 metadata: {name: shop}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import secrets
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -75,3 +77,28 @@ def test_two_interfaces_of_one_container(node: Runtime) -> None:
     assert node.links(sandbox) == {"eth0", "net1"}
     node.delete(sandbox, ifname="net1")
     assert node.links(sandbox) == {"eth0"}
+
+
+def test_network_by_name(node: Runtime) -> None:
+    """The whole configuration is an object; what the runtime keeps only names it."""
+    sandbox = node.sandbox()
+    named = {"cniVersion": "1.0.0", "name": "underlay", "type": "orbweaver", "network": "kube-system/named"}
+    result = node.add(sandbox, named)
+    assert [ipaddress.ip_interface(ip["address"]).version for ip in result["ips"]] == [4]
+    assert node.links(sandbox) == {"eth0"}
+
+
+def test_one_attachment_asked_for_many_times_at_once(node: Runtime) -> None:
+    sandbox = node.sandbox()
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        results = list(pool.map(lambda _: node.add(sandbox), range(8)))
+    assert all(result == results[0] for result in results)
+    assert len(node.system.get("leases")) == 2
+
+
+def test_the_trace_of_the_runtime_goes_on(node: Runtime) -> None:
+    trace_id, sandbox = secrets.token_hex(16), node.sandbox()
+    node.add(sandbox, changes={"TRACEPARENT": f"00-{trace_id}-{secrets.token_hex(8)}-01"})
+    waterfall = node.system.cli("get", "traces", trace_id)
+    for span in ("cni ADD", "shim.start", "allocator.decide", "log.append", "link.create"):
+        assert span in waterfall
