@@ -159,9 +159,9 @@ def test_a_slip_in_kind_or_group_of_ours_is_seen() -> None:
 
 
 def test_addresses_of_both_families_in_flow_form() -> None:
-    flow = "apiVersion: spiderpool.spidernet.io/v2beta1\nkind: SpiderReservedIP\nmetadata: {name: r}\nspec: {ips: [fd00::1-fd00::5, fd00::, 10.6.0.1-10.6.0.2]}\n"
+    flow = "apiVersion: spiderpool.spidernet.io/v2beta1\nkind: SpiderReservedIP\nmetadata: {name: r}\nspec: {ips: [fd00::1-fd00::5, fd00::9, 10.6.0.1-10.6.0.2]}\n"
     (one,) = parse(flow, "f").documents
-    assert one.raw["spec"]["ips"] == ["fd00::1-fd00::5", "fd00::", "10.6.0.1-10.6.0.2"]
+    assert one.raw["spec"]["ips"] == ["fd00::1-fd00::5", "fd00::9", "10.6.0.1-10.6.0.2"]
 
 
 def test_unknown_fields_are_warnings_with_a_hint() -> None:
