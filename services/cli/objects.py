@@ -46,7 +46,13 @@ async def _raw(system: System, row: Kind, wanted: Filter) -> list[Json]:
             return [status.with_subnet_status(subnet, pools) for subnet in subnets]
         case "SpiderEndpoint":
             query = QueryLeases(pod_namespace=wanted.namespace, pod_name=wanted.name)
-            return await _endpoints(system, await question.leases(system, query))
+            composed = await _endpoints(system, await question.leases(system, query))
+            known = {_key(raw) for raw in composed}
+            written = [
+                f.object for f in await question.facts(system, row.kind, wanted.namespace, wanted.name)
+            ]
+            # One that a user keeps in the folder is shown until leases tell of that pod.
+            return sorted([*composed, *(raw for raw in written if _key(raw) not in known)], key=_key)
         case _:
             return [f.object for f in await question.facts(system, row.kind, wanted.namespace, wanted.name)]
 
@@ -77,3 +83,7 @@ async def _unknown_kind(system: System, name: str) -> Kind:
     raise CommandError(
         f"nothing is called {name!r}: no object of such a kind is in force; ours are leases, attachments, events, traces, {known}"
     )
+
+
+def _key(raw: Json) -> tuple[str, str]:
+    return raw["metadata"].get("namespace", ""), raw["metadata"]["name"]

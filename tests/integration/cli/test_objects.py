@@ -100,6 +100,18 @@ def test_a_kind_that_nobody_knows_is_stored_and_shown(stage: Stage, file: Path) 
     assert stage.json("get", "gadgets", "g")["spec"] == {"x": [1, {"a": "z"}]}
 
 
+def test_an_endpoint_that_stands_in_the_folder_is_shown(stage: Stage, file: Path) -> None:
+    file.write_text(
+        "apiVersion: spiderpool.spidernet.io/v2beta1\nkind: SpiderEndpoint\nmetadata: {name: old, namespace: prod}\n"
+        "status: {current: {uid: u, node: n1, ips: []}, ownerControllerType: Pod, ownerControllerName: old}\n"
+    )
+    stage.done("sync")
+    assert stage.json("get", "se", "old", "-n", "prod")["status"]["current"]["uid"] == "u"
+    assert (
+        stage.done("get", "se").splitlines()[-1].split()[:2] == ["prod", "old"] or len(stage.items("se")) > 1
+    )
+
+
 def judged(stage: Stage, text: str) -> tuple[int, dict[str, object]]:
     done = stage.cli("validate", "-f", "-", stdin=text)
     return done.returncode, json.loads(done.stdout)
