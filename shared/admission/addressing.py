@@ -63,14 +63,12 @@ def family_of(spec: RangeSpec) -> Family:
     return network.family if network else 4
 
 
-def merged(texts: Sequence[str], family: int) -> list[str] | None:
-    """The canonical form of two or more ranges; None where it is left alone (one range, or one that cannot be read)."""
-    if len(texts) < 2:
+def merged(texts: Sequence[str], family: int, subnet: Network | None = None) -> list[str] | None:
+    """The canonical form of two or more ranges; None where they are left alone: one range, or one that will be refused (the
+    refusal then points at it as it was written)."""
+    if len(texts) < 2 or range_errors(texts, "", family, subnet):
         return None
-    try:
-        return IntervalSet.parse(texts, family).texts(family)
-    except ValueError:
-        return None
+    return union_of(texts, family).texts(family)
 
 
 def version_errors(version: int, settings: Settings, unset: str) -> list[FieldError]:

@@ -62,14 +62,14 @@ def mutate(raw: Json, view: View) -> Json:
     draft.label_cidr(meta, CIDR_LABEL, str(network))
     if view.settings.enable_spider_subnet:
         _inherit(meta, spec, view)
-    merge_ranges(spec, network.family)
+    merge_ranges(spec, network.family, network)
     return out
 
 
-def merge_ranges(spec: Json, family: int) -> None:
+def merge_ranges(spec: Json, family: int, subnet: Network | None = None) -> None:
     """Brings `ips` and `excludeIPs` to their canonical form where they have more than one range."""
     for key in ("ips", "excludeIPs"):
-        together = merged(draft.texts(spec, key) or (), family)
+        together = merged(draft.texts(spec, key) or (), family, subnet)
         if together is not None:
             spec[key] = together
 

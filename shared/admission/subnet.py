@@ -42,7 +42,7 @@ def mutate(raw: Json, view: View) -> Json:
         return out
     draft.default(spec, ipVersion=network.family)
     draft.label_cidr(meta, CIDR_LABEL, str(network))
-    merge_ranges(spec, network.family)
+    merge_ranges(spec, network.family, network)
     return out
 
 
