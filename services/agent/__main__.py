@@ -45,7 +45,7 @@ async def serve(settings: AgentSettings, boot_id: str) -> int:
         telemetry.publish_spans(lambda payload, on=bus: on.publish(telemetry.span_subject, payload))
         app = App(settings, bus, journal, kernel, boot_id, telemetry)
         http = await telemetry.serve_http(app.not_ready)
-        log.info("started", http=http, attachments=len(journal.entries), netns=settings.netns or "own")
+        log.info("started", http=http, netns=settings.netns or "own")
         # What lives now lives for ever: no collection needs to look at it again.
         gc.collect()
         gc.freeze()

@@ -12,11 +12,13 @@ import random
 import msgspec
 import structlog
 
+from services.agent.call import Call
+from services.agent.config import Ipam, Native
 from services.agent.execute import now_ns
 from shared import subjects
 from shared.bus import Bus, BusDenied, BusTimeout, NoResponder
 from shared.contracts.codec import MessageError, encode
-from shared.contracts.ipam import ALLOCATE_REPLY, Allocate, Allocated
+from shared.contracts.ipam import ALLOCATE_REPLY, Allocate, Allocated, InterfaceRequest, Mark
 from shared.errors import ERRORS, OrbweaverError
 from shared.telemetry import inject
 from shared.telemetry.metrics import AgentMetrics
@@ -31,6 +33,29 @@ _RESERVE_NS = 1_000_000_000
 """What must be left of the deadline for the attach itself."""
 _SECOND_NS = 1_000_000_000
 _AGAIN = ("try_later", "log_unsafe")
+
+
+def request_of(call: Call, config: Native | Ipam, node: str, seen: Mark) -> Allocate:
+    """What is asked for one ADD: the calling interface. Pure."""
+    wanted = InterfaceRequest(
+        ifname=call.ifname,
+        network=config.reference if isinstance(config, Native) else "",
+        ipv4=config.ipv4,
+        ipv6=config.ipv6,
+        clean_gateway=isinstance(config, Ipam) and config.clean_gateway,
+    )
+    return Allocate(
+        attempt=call.attempt,
+        node=node,
+        container_id=call.container_id,
+        ifname=call.ifname,
+        interfaces=(wanted,),
+        ttl_ms=0,
+        pod_namespace=call.pod.namespace,
+        pod_name=call.pod.name,
+        pod_uid=call.pod.uid,
+        seen=seen,
+    )
 
 
 class Allocation:

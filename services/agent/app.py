@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from services.agent import config as network
+from services.agent import event
 from services.agent import result as answer
 from services.agent.allocation import Allocation
 from services.agent.attachments import Attachments
@@ -23,11 +24,12 @@ from services.agent.entry import Entry, view
 from services.agent.execute import now_ns
 from services.agent.journal import Journal
 from services.agent.kernel import Kernel
+from services.agent.kernel_thread import KernelThreads
 from services.agent.reconcile import Reconciliation
 from services.agent.release import Releases
 from shared import subjects
 from shared.bus import Bus, BusError, Message
-from shared.contracts.attach import AttachCompleted, AttachEvent, AttachFailed, Detached
+from shared.contracts.attach import AttachEvent
 from shared.contracts.codec import MessageError, encode
 from shared.contracts.query import (
     QUERY_ATTACHMENTS,
@@ -66,6 +68,7 @@ class App:
         telemetry: Telemetry,
     ) -> None:
         self._settings = settings
+        self._node = settings.node
         self._bus = bus
         self._journal = journal
         self._telemetry = telemetry
@@ -74,11 +77,12 @@ class App:
             telemetry.meter, attachments=lambda: len(journal.entries), unpublished=self._releases.waiting
         )
         self._allocation = Allocation(bus, settings.node, self._metrics)
+        self._kernel = KernelThreads(kernel, boot_id)
         self._attachments = Attachments(
             node=settings.node,
             boot_id=boot_id,
             journal=journal,
-            kernel=kernel,
+            kernel=self._kernel,
             allocation=self._allocation,
             releases=self._releases,
         )
@@ -88,7 +92,7 @@ class App:
             entries=journal.entries,
             attachments=self._attachments,
             emit=self._emit,
-            detached=lambda entry: self._tell_detached(entry, 0, ""),
+            kernel=self._kernel,
         )
         self._running: dict[tuple[Verb, AttachmentId, str], asyncio.Task[Reply]] = {}
         self._background: set[asyncio.Task[None]] = set()
@@ -107,13 +111,14 @@ class App:
     async def run(self) -> None:
         """Serves for ever, or until the bus gives up. Raises BusError where a subject is denied."""
         await self._attachments.repair()
-        node = subjects.token(self._settings.node)
+        node = subjects.token(self._node)
         served = [
-            await self._bus.serve(subjects.ask_agent(self._settings.node), self._on_attachments),
+            await self._bus.serve(subjects.ask_agent(self._node), self._on_attachments),
             await self._bus.serve(f"{subjects.ask_service('agent')}.{node}", self._on_service),
-            await self._bus.serve(subjects.cni(self._settings.node), self._on_call),
+            await self._bus.serve(subjects.cni(self._node), self._on_call),
         ]
         self._serving = True
+        log.info("serving", attachments=len(self._journal.entries))
         reconciling = asyncio.create_task(self._reconciliation.run())
         try:
             await self._bus.closed.wait()
@@ -125,7 +130,7 @@ class App:
             if self._running:
                 await asyncio.wait(self._running.values(), timeout=STOP_S)
             await self._releases.stop()
-            self._attachments.close()
+            self._kernel.close()
 
     async def _on_call(self, message: Message) -> None:
         arrived_ns = now_ns()
@@ -167,13 +172,16 @@ class App:
                 reply = Reply(1, answer.render_error(error, network.version_of(call.body), trace_id=known_by))
                 if call.verb == "ADD":
                     log.info("attach failed", attachment=str(call.attachment), error=error.message)
-                    events.append(self._failed(call, error, trace))
+                    duration_ns = now_ns() - call.start_ns
+                    events.append(
+                        event.failed(call, error, self._node, time.time_ns(), duration_ns, trace.trace_id)
+                    )
             replied_ns = now_ns()
             await self._reply(message, reply)
             trace.step("reply", replied_ns)
         self._measure(call, (replied_ns - call.start_ns) / 1e9, (replied_ns - arrived_ns) / 1e9, error)
-        for event in events:
-            self._emit(event)
+        for happened in events:
+            self._emit(happened)
         return reply
 
     async def _answer(self, call: Call, trace: CallTrace, events: list[AttachEvent]) -> bytes:
@@ -190,7 +198,7 @@ class App:
                     else await self._attachments.delete(call.attachment, "DEL", call.start_ns, trace)
                 )
                 if entry is not None:
-                    events.append(self._detached(entry, now_ns() - call.start_ns, trace.trace_id))
+                    events.append(self._detached(entry, call, trace))
             case "CHECK":
                 network.envelope(call.body)
                 if not chained:
@@ -199,12 +207,12 @@ class App:
                 asked = network.envelope(call.body)
                 if not chained and asked.valid is not None:
                     for entry in await self._attachments.collect(asked.network, asked.valid, call.start_ns):
-                        events.append(self._detached(entry, now_ns() - call.start_ns, trace.trace_id))
+                        events.append(self._detached(entry, call, trace))
             case "STATUS":
                 network.envelope(call.body)
                 if reason := self.not_ready():
                     raise OrbweaverError(
-                        "not_available", f"node {self._settings.node} cannot attach pods now: {reason}"
+                        "not_available", f"node {self._node} cannot attach pods now: {reason}"
                     )
             case "VERSION":
                 return answer.render_versions(network.version_of(call.body))
@@ -216,54 +224,11 @@ class App:
             return asked.result
         entry, result = await self._attachments.add(call, asked, trace)
         if entry.attempt == call.attempt:
-            events.append(
-                AttachCompleted(
-                    at_ns=time.time_ns(),
-                    node=self._settings.node,
-                    container_id=entry.container_id,
-                    ifname=entry.ifname,
-                    pod_namespace=entry.pod_namespace,
-                    pod_name=entry.pod_name,
-                    pod_uid=entry.pod_uid,
-                    addresses=entry.addresses,
-                    duration_ms=(now_ns() - call.start_ns) / 1e6,
-                    trace_id=trace.trace_id,
-                )
-            )
+            events.append(event.completed(entry, self._node, time.time_ns(), now_ns() - call.start_ns))
         return answer.render(result, asked.version)
 
-    def _failed(self, call: Call, error: OrbweaverError, trace: CallTrace) -> AttachFailed:
-        return AttachFailed(
-            at_ns=time.time_ns(),
-            node=self._settings.node,
-            container_id=call.container_id,
-            ifname=call.ifname,
-            pod_namespace=call.pod.namespace,
-            pod_name=call.pod.name,
-            pod_uid=call.pod.uid,
-            error=error.kind.name,
-            message=error.message,
-            duration_ms=(now_ns() - call.start_ns) / 1e6,
-            trace_id=trace.trace_id,
-        )
-
-    def _detached(self, entry: Entry, duration_ns: int, trace_id: str) -> Detached:
-        return Detached(
-            at_ns=time.time_ns(),
-            node=self._settings.node,
-            container_id=entry.container_id,
-            ifname=entry.ifname,
-            pod_namespace=entry.pod_namespace,
-            pod_name=entry.pod_name,
-            pod_uid=entry.pod_uid,
-            addresses=entry.addresses,
-            reason=entry.reason,
-            duration_ms=duration_ns / 1e6,
-            trace_id=trace_id,
-        )
-
-    def _tell_detached(self, entry: Entry, duration_ns: int, trace_id: str) -> None:
-        self._emit(self._detached(entry, duration_ns, trace_id))
+    def _detached(self, entry: Entry, call: Call, trace: CallTrace) -> AttachEvent:
+        return event.detached(entry, self._node, time.time_ns(), now_ns() - call.start_ns, trace.trace_id)
 
     def _measure(self, call: Call, whole_s: float, served_s: float, error: OrbweaverError | None) -> None:
         name = error.kind.name if error is not None else None
@@ -280,16 +245,16 @@ class App:
             # The shim asks again with the same attempt.
             log.warning("answer lost", error=str(error))
 
-    def _emit(self, event: AttachEvent) -> None:
-        task = asyncio.create_task(self._publish(event))
+    def _emit(self, happened: AttachEvent) -> None:
+        task = asyncio.create_task(self._publish(happened))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    async def _publish(self, event: AttachEvent) -> None:
+    async def _publish(self, happened: AttachEvent) -> None:
         try:
-            await self._bus.publish(subjects.attach(self._settings.node), encode(event))
+            await self._bus.publish(subjects.attach(self._node), encode(happened))
         except BusError as error:
-            log.info("event lost", kind=type(event).__name__, error=str(error))
+            log.info("event lost", kind=type(happened).__name__, error=str(error))
 
     async def _on_attachments(self, message: Message) -> bytes | None:
         try:
@@ -301,8 +266,8 @@ class App:
 
         async def shown(entry: Entry) -> AttachmentView:
             async with slots:
-                differences = await self._attachments.differences(entry) if question.check else ()
-            return view(entry, self._settings.node, differences)
+                differences = await self._kernel.differences(entry) if question.check else ()
+            return view(entry, self._node, differences)
 
         entries = sorted(self._journal.entries.values(), key=lambda entry: entry.attachment)
         return encode(AttachmentsPage(attachments=tuple(await asyncio.gather(*map(shown, entries)))))
@@ -317,14 +282,14 @@ class App:
         return encode(
             ServiceView(
                 service="agent",
-                instance=self._settings.node,
+                instance=self._node,
                 pid=os.getpid(),
                 ready=not reason,
                 reason=reason,
                 facts={
                     "attachments": str(len(self._journal.entries)),
                     "unpublished_releases": str(self._releases.waiting()),
-                    "node": self._settings.node,
+                    "node": self._node,
                     "netns": self._settings.netns or "own",
                 },
             )

@@ -11,41 +11,38 @@ import asyncio
 import errno
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Literal, TypeVar
+from collections.abc import Callable
 
 import msgspec
 import structlog
 
 from services.agent import desired as wish
-from services.agent.allocation import Allocation
+from services.agent.allocation import Allocation, request_of
 from services.agent.call import Call
 from services.agent.call_trace import CallTrace
 from services.agent.config import Ipam, Native, link_of_network
-from services.agent.entry import Entry, with_attempt
-from services.agent.execute import KernelError, StepTiming, now_ns
+from services.agent.entry import Entry, answered, intent, mode_of
+from services.agent.execute import KernelError, now_ns
 from services.agent.journal import Journal
-from services.agent.kernel import AttachedInterface, Kernel
-from services.agent.netns import Netns, NetnsError, NetnsGoneError
+from services.agent.kernel import AttachedInterface
+from services.agent.kernel_thread import KernelThreads
+from services.agent.netns import Netns
 from services.agent.op import AddRoute
 from services.agent.release import Releases
 from services.agent.result import Result, ResultInterface
 from services.agent.state import DesiredInterface
 from services.agent.turn import Turns, uninterrupted
-from shared.contracts.ipam import Allocate, Allocated, InterfaceRequest
+from shared.contracts.ipam import Allocated
 from shared.errors import OrbweaverError
 from shared.ids import AttachmentId
 
 log = structlog.get_logger()
 
-KERNEL_THREADS = 16
 DETACHED_REMEMBERED = 4096
 _SECOND_NS = 1_000_000_000
+_RESERVE_S = 1.0
+"""What must be left of an ADD's deadline when the release of its predecessor is acknowledged."""
 _DEFAULT_ROUTES = {"0.0.0.0/0": 4, "::/0": 6}
-
-T = TypeVar("T")
 
 
 class Attachments:
@@ -55,7 +52,7 @@ class Attachments:
         node: str,
         boot_id: str,
         journal: Journal,
-        kernel: Kernel,
+        kernel: KernelThreads,
         allocation: Allocation,
         releases: Releases,
         random: Callable[[int], bytes] = os.urandom,
@@ -67,14 +64,10 @@ class Attachments:
         self._allocation = allocation
         self._releases = releases
         self._random = random
-        self._threads = ThreadPoolExecutor(KERNEL_THREADS, thread_name_prefix="kernel")
         self._turns = Turns()
         self._adding: dict[asyncio.Task[object], tuple[AttachmentId, int]] = {}
         self._superseded: set[asyncio.Task[object]] = set()
         self._detached_ns: OrderedDict[AttachmentId, int] = OrderedDict()
-
-    def close(self) -> None:
-        self._threads.shutdown()
 
     def is_busy(self, attachment: AttachmentId) -> bool:
         return self._turns.is_taken(attachment)
@@ -122,9 +115,9 @@ class Attachments:
                 began_ns = now_ns()
                 entry = msgspec.structs.replace(entry, state="releasing", reason=reason)
                 await self._journal.put(entry)
-                _step(trace, "journal.releasing", began_ns)
-            await self._detach(entry, trace)
-            self._releases.begin(entry)
+                if trace is not None:
+                    trace.step("journal.releasing", began_ns)
+            await self._release(entry, trace)
             return entry
 
     async def check(self, call: Call) -> None:
@@ -133,27 +126,19 @@ class Attachments:
             entry = self._journal.entries.get(call.attachment)
             if entry is None or entry.state != "completed":
                 raise OrbweaverError("container_unknown", f"{call.attachment} is not attached on this node")
-            differences = await self.differences(entry, call.netns)
+            differences = await self._kernel.differences(entry, call.netns)
         if differences:
             raise OrbweaverError("check_failed", f"{call.attachment}: {'; '.join(differences)}")
-
-    async def differences(self, entry: Entry, netns_path: str = "") -> tuple[str, ...]:
-        """What the kernel shows otherwise than the journal says; empty for a link that is not ours to make."""
-        if entry.mode == "ipam" or entry.state != "completed":
-            return ()
-        return await self._in_thread(self._compare, entry, netns_path or entry.netns)
 
     async def collect(self, network: str, valid: frozenset[tuple[str, str]], start_ns: int) -> list[Entry]:
         """CNI spec 1.1 "GC": detaches what is of this network, not valid, and was begun before. Raises OrbweaverError."""
         doomed = [
-            entry
+            entry.attachment
             for entry in self._journal.entries.values()
-            if entry.network == network
-            and (entry.container_id, entry.ifname) not in valid
-            and not (entry.boot_id == self._boot_id and entry.begun_boottime_ns > start_ns)
+            if entry.network == network and (entry.container_id, entry.ifname) not in valid
         ]
         outcomes = await asyncio.gather(
-            *(self.delete(entry.attachment, "GC", start_ns) for entry in doomed), return_exceptions=True
+            *(self.delete(attachment, "GC", start_ns) for attachment in doomed), return_exceptions=True
         )
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
@@ -163,49 +148,45 @@ class Attachments:
     async def repair(self) -> None:
         """At the start: ends what a killed agent had begun. A link of an unfinished ADD is removed, its entry stays."""
         for entry in tuple(self._journal.entries.values()):
-            if entry.state == "completed":
-                continue
             try:
-                await self._detach(entry, None)
+                if entry.state == "releasing":
+                    await self._release(entry)
+                elif entry.state == "intent":
+                    await self._kernel.detach(entry)
             except OrbweaverError as error:
                 log.warning("not repaired", attachment=str(entry.attachment), error=error.message)
-                continue
-            if entry.state == "releasing":
-                self._releases.begin(entry)
-            log.info("repaired", attachment=str(entry.attachment), state=entry.state)
 
     async def finish_detach(self, entry: Entry) -> None:
-        """Tries again what an earlier detach could not remove."""
+        """Tries again what an earlier detach could not remove. Raises OrbweaverError."""
         async with self._turns.turn(entry.attachment):
             current = self._journal.entries.get(entry.attachment)
-            if current is None or current.state != "releasing" or self._releases.is_begun(entry.attachment):
-                return
-            await self._detach(current, None)
-            self._releases.begin(current)
+            if current is not None and current.state == "releasing":
+                await self._release(current)
 
-    async def gone(self, entries: Iterable[Entry]) -> frozenset[AttachmentId]:
-        """Those whose namespace is not at its path any more."""
-        return await self._in_thread(lambda: frozenset(e.attachment for e in entries if self._is_gone(e)))
+    async def _release(self, entry: Entry, trace: CallTrace | None = None) -> None:
+        if not self._releases.is_begun(entry.attachment):
+            await self._kernel.detach(entry, trace)
+            self._releases.begin(entry)
 
     async def _add(self, call: Call, config: Native | Ipam, trace: CallTrace) -> tuple[Entry, Result]:
         known = await self._known(call)
-        with _open(call.netns) as netns:
-            if self._kernel.is_node_netns(netns):
-                raise OrbweaverError(
-                    "netns_refused", f"network namespace {netns.path!r} is the node's own, not a pod's"
-                )
+        with self._kernel.open_pod(call.netns) as netns:
             if known is not None:
                 standing = await self._standing(known, config, netns)
                 if standing is not None:
                     return known, standing
                 if (known.device, known.inode) != (netns.device, netns.inode):
-                    await self._detach(known, trace)
+                    await self._kernel.detach(known, trace)
             began_ns = now_ns()
-            entry = self._intent(call, config, netns, known, trace)
+            mac = wish.mac_of(self._random(wish.MAC_BYTES)) if isinstance(config, Native) else ""
+            entry = intent(call, config, netns, self._boot_id, mac, known)
+            entry = msgspec.structs.replace(entry, trace_id=trace.trace_id, begun_unix_ns=trace.start_unix_ns)
             await self._journal.put(entry)
             trace.step("journal.intent", began_ns)
             with trace.child("allocate"):
-                allocated = await self._allocation.ask(self._request(call, config), call.deadline_ns)
+                allocated = await self._allocation.ask(
+                    request_of(call, config, self._node, self._journal.seen), call.deadline_ns
+                )
             return await self._build(call, config, netns, entry, allocated, trace)
 
     async def _known(self, call: Call) -> Entry | None:
@@ -213,10 +194,8 @@ class Attachments:
         known = self._journal.entries.get(call.attachment)
         if known is None or known.state != "releasing":
             return known
-        if not self._releases.is_begun(call.attachment):
-            await self._detach(known, None)
-            self._releases.begin(known)
-        left_s = (call.deadline_ns - now_ns()) / _SECOND_NS - 1.0
+        await self._release(known)
+        left_s = (call.deadline_ns - now_ns()) / _SECOND_NS - _RESERVE_S
         if not await self._releases.settled(call.attachment, left_s):
             raise OrbweaverError(
                 "try_later", f"{call.attachment}: its earlier DEL is not acknowledged by the allocator yet"
@@ -229,57 +208,9 @@ class Attachments:
             known.state == "completed"
             and known.boot_id == self._boot_id
             and (known.device, known.inode) == (netns.device, netns.inode)
-            and (known.network, known.mode) == (config.network, _mode(config))
+            and (known.network, known.mode) == (config.network, mode_of(config))
         )
-        return known.result if same and not await self.differences(known, netns.path) else None
-
-    def _intent(
-        self, call: Call, config: Native | Ipam, netns: Netns, known: Entry | None, trace: CallTrace
-    ) -> Entry:
-        mac = known.mac if known is not None else ""
-        return Entry(
-            container_id=call.container_id,
-            ifname=call.ifname,
-            state="intent",
-            mode=_mode(config),
-            attempt=call.attempt,
-            boot_id=self._boot_id,
-            netns=netns.path,
-            device=netns.device,
-            inode=netns.inode,
-            network=config.network,
-            mac=mac or (wish.mac_of(self._random(wish.MAC_BYTES)) if isinstance(config, Native) else ""),
-            pod_namespace=call.pod.namespace,
-            pod_name=call.pod.name,
-            pod_uid=call.pod.uid,
-            generation=known.generation if known is not None else 0,
-            answered=known.answered if known is not None else "",
-            unanswered=with_attempt(known.unanswered if known is not None else (), call.attempt),
-            trace_id=trace.trace_id,
-            begun_boottime_ns=call.start_ns,
-            begun_unix_ns=trace.start_unix_ns,
-        )
-
-    def _request(self, call: Call, config: Native | Ipam) -> Allocate:
-        wanted = InterfaceRequest(
-            ifname=call.ifname,
-            network=config.reference if isinstance(config, Native) else "",
-            ipv4=config.ipv4,
-            ipv6=config.ipv6,
-            clean_gateway=isinstance(config, Ipam) and config.clean_gateway,
-        )
-        return Allocate(
-            attempt=call.attempt,
-            node=self._node,
-            container_id=call.container_id,
-            ifname=call.ifname,
-            interfaces=(wanted,),
-            ttl_ms=0,
-            pod_namespace=call.pod.namespace,
-            pod_name=call.pod.name,
-            pod_uid=call.pod.uid,
-            seen=self._journal.seen,
-        )
+        return known.result if same and not await self._kernel.differences(known, netns.path) else None
 
     async def _build(
         self,
@@ -292,14 +223,7 @@ class Attachments:
     ) -> tuple[Entry, Result]:
         self._journal.witness(allocated.mark)
         grants = wish.own_grants(allocated, call.ifname)
-        entry = msgspec.structs.replace(
-            entry,
-            generation=max(grant.generation for grant in grants),
-            answered=call.attempt,
-            unanswered=tuple(a for a in entry.unanswered if a != call.attempt),
-            pod_uid=entry.pod_uid or (allocated.pod_uid if entry.pod_name else ""),
-            addresses=tuple(grant.address for grant in grants),
-        )
+        entry = answered(entry, call.attempt, grants, allocated.pod_uid)
         gateways = wish.default_gateways(grants, call.ifname, allocated.default_route_nic)
         try:
             if isinstance(config, Ipam):
@@ -328,11 +252,8 @@ class Attachments:
     ) -> tuple[AttachedInterface, DesiredInterface]:
         """A default route that the pod has by another link already is left to that link, family by family."""
         while True:
-            steps: list[StepTiming] = []
             try:
-                (made,) = await uninterrupted(
-                    self._in_thread(self._kernel.attach, netns, (wanted,), steps.append)
-                )
+                return await self._kernel.attach(netns, wanted, trace), wanted
             except KernelError as failure:
                 op = failure.op
                 if not (
@@ -343,15 +264,11 @@ class Attachments:
                 if less == wanted:
                     raise
                 wanted = less
-            else:
-                return made, wanted
-            finally:
-                trace.kernel(steps)
 
     async def _undo(self, entry: Entry, trace: CallTrace, failure: BaseException) -> None:
         """The kernel undid what it had begun; this ends what was whole, and keeps the generation for the DEL."""
         try:
-            await uninterrupted(self._detach(entry, trace))
+            await self._kernel.detach(entry, trace)
             await uninterrupted(self._journal.put(entry))
         except OrbweaverError as error:
             log.warning(
@@ -361,64 +278,10 @@ class Attachments:
                 after=str(failure),
             )
 
-    async def _detach(self, entry: Entry, trace: CallTrace | None) -> None:
-        if not entry.links:
-            return
-        steps: list[StepTiming] = []
-        try:
-            detached = await uninterrupted(
-                self._in_thread(
-                    self._kernel.detach, entry.netns, entry.device, entry.inode, entry.links, steps.append
-                )
-            )
-        finally:
-            if trace is not None:
-                trace.kernel(steps)
-        if detached.spared:
-            log.info("links of others left alone", attachment=str(entry.attachment), links=detached.spared)
-
-    def _compare(self, entry: Entry, netns_path: str) -> tuple[str, ...]:
-        if entry.boot_id != self._boot_id:
-            return ("the machine was started anew since it was attached",)
-        try:
-            with Netns.open(netns_path) as netns:
-                if (netns.device, netns.inode) != (entry.device, entry.inode):
-                    return (f"{netns_path!r} is another network namespace than the one that was attached",)
-                return tuple(self._kernel.check(netns, entry.desired))
-        except NetnsError as error:
-            return (error.message,)
-
-    def _is_gone(self, entry: Entry) -> bool:
-        if entry.boot_id != self._boot_id:
-            return True
-        try:
-            status = Path(entry.netns).stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return True
-        except OSError:
-            return False
-        return (status.st_dev, status.st_ino) != (entry.device, entry.inode)
-
     def _remember(self, attachment: AttachmentId, start_ns: int) -> None:
         self._detached_ns[attachment] = max(start_ns, self._detached_ns.pop(attachment, 0))
         if len(self._detached_ns) > DETACHED_REMEMBERED:
             self._detached_ns.popitem(last=False)
-
-    def _in_thread(self, function: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
-        return asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
-
-
-def _open(path: str) -> Netns:
-    try:
-        return Netns.open(path)
-    except NetnsGoneError as error:
-        if Path(path).exists():
-            raise
-        raise OrbweaverError("environment_invalid", f"CNI_NETNS: {error.message}") from None
-
-
-def _mode(config: Native | Ipam) -> Literal["native", "ipam"]:
-    return "native" if isinstance(config, Native) else "ipam"
 
 
 def _network(allocated: Allocated, reference: str) -> str:
@@ -436,8 +299,3 @@ def _result_interface(made: AttachedInterface, netns: Netns) -> ResultInterface:
 
 def _superseded(attachment: AttachmentId) -> OrbweaverError:
     return OrbweaverError("attempt_superseded", f"{attachment} was detached while this ADD was under way")
-
-
-def _step(trace: CallTrace | None, name: str, began_ns: int) -> None:
-    if trace is not None:
-        trace.step(name, began_ns)

@@ -45,8 +45,8 @@ class CallTrace:
         )
         self.context: SpanContext = self._span.context
         self.trace_id = trace_id_text(self.context)
-        if self.trace_id:
-            telemetry.record("shim.start", self.context, self.start_unix_ns, arrived_unix_ns, service="shim")
+        self._steps: list[tuple[str, int, int, str]] = []
+        self._arrived_unix_ns = arrived_unix_ns
 
     def __enter__(self) -> Self:
         self._span.__enter__()
@@ -56,11 +56,17 @@ class CallTrace:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._span.__exit__(kind, error, traceback)
+        if not self.trace_id:
+            return
+        # Only now, after the answer: recording costs some 10 µs a step.
+        self._telemetry.record(
+            "shim.start", self.context, self.start_unix_ns, self._arrived_unix_ns, service="shim"
+        )
+        for name, start_ns, end_ns, failed in self._steps:
+            self._telemetry.record(name, self.context, self._unix(start_ns), self._unix(end_ns), error=failed)
 
     def step(self, name: str, start_ns: int, end_ns: int | None = None, error: str = "") -> None:
-        if self.trace_id:
-            end = now_ns() if end_ns is None else end_ns
-            self._telemetry.record(name, self.context, self._unix(start_ns), self._unix(end), error=error)
+        self._steps.append((name, start_ns, now_ns() if end_ns is None else end_ns, error))
 
     def kernel(self, steps: Iterable[StepTiming]) -> None:
         for step in steps:

@@ -14,9 +14,11 @@ from collections.abc import Callable, Mapping
 import msgspec
 import structlog
 
+from services.agent import event
 from services.agent.attachments import Attachments
 from services.agent.entry import Entry
 from services.agent.execute import now_ns
+from services.agent.kernel_thread import KernelThreads
 from shared import limits
 from shared.contracts.attach import AttachEvent, SweepStopped
 from shared.errors import OrbweaverError
@@ -50,15 +52,15 @@ class Reconciliation:
         interval_s: float,
         entries: Mapping[AttachmentId, Entry],
         attachments: Attachments,
+        kernel: KernelThreads,
         emit: Callable[[AttachEvent], None],
-        detached: Callable[[Entry], None],
     ) -> None:
         self._node = node
         self._interval_s = interval_s
         self._entries = entries
         self._attachments = attachments
+        self._kernel = kernel
         self._emit = emit
-        self._detached = detached
         self._suspects: frozenset[AttachmentId] = frozenset()
         self._told = 0
 
@@ -77,7 +79,7 @@ class Reconciliation:
             if entry.state == "releasing":
                 await self._finish(entry)
         present = [entry for entry in self._entries.values() if entry.state != "releasing"]
-        gone = await self._attachments.gone(present)
+        gone = await self._kernel.gone(present)
         judgement = judge(gone, self._suspects, len(present))
         self._suspects = judgement.suspects
         if judgement.stopped and judgement.stopped != self._told:
@@ -100,7 +102,7 @@ class Reconciliation:
         else:
             if entry is not None:
                 log.info("swept", attachment=str(attachment), netns=entry.netns)
-                self._detached(entry)
+                self._emit(event.detached(entry, self._node, time.time_ns(), 0, ""))
 
     async def _finish(self, entry: Entry) -> None:
         try:

@@ -137,10 +137,10 @@ class Node:
     serving: Any = None
 
     async def start(self) -> None:
-        known = self.service.log.read_text().count('"event":"started"') if self.service.log.exists() else 0
+        known = self.service.log.read_text().count('"event":"serving"') if self.service.log.exists() else 0
         self.service.start()
         await until(
-            lambda: self.service.log.read_text().count('"event":"started"') > known, "the agent starts"
+            lambda: self.service.log.read_text().count('"event":"serving"') > known, "the agent starts"
         )
 
     async def serve_allocator(self) -> None:
