@@ -45,7 +45,7 @@ def run() -> int:
                 f"· an earlier run was killed: ended or removed {left} processes and namespaces of it"
             )
         before = Machine.look()
-        system = demo_system.System(PLACE.root, {node: PLACE.netns(node) for node in NODES})
+        system = demo_system.System(PLACE.root, {node: PLACE.netns(node) for node in NODES}, console.width)
         this = Stage(show, summary, system, demo_manifests.Folder(system.manifests))
         try:
             _main_job(this)

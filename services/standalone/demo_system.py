@@ -26,6 +26,7 @@ from services.standalone.system import ProcessMark
 
 MARK = "ORBWEAVER_RUN_OF"
 _STOP_TIMEOUT_S = 20.0
+_TROUBLE = ('"level":"error"', '"level":"warning"', "attach failed", "Traceback", "[ERR]")
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,9 +37,11 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class System:
-    """One system whose files are below `root`. `nodes` maps node names to the namespaces that are these nodes (None: the machine)."""
+    """One system whose files are below `root`. `nodes` maps node names to the namespaces that are these nodes (None: the machine).
 
-    def __init__(self, root: Path, nodes: Mapping[str, Path | None]) -> None:
+    `width` is how many columns its tables may have."""
+
+    def __init__(self, root: Path, nodes: Mapping[str, Path | None], width: int = 120) -> None:
         self.state = root / "system"
         self.manifests = root / "manifests"
         self.nodes = nodes
@@ -53,7 +56,7 @@ class System:
             "ORBWEAVER_STATE": str(self.state),
             "TMPDIR": str(self.temporary),
             "NO_COLOR": "1",
-            "COLUMNS": "120",
+            "COLUMNS": str(width),
         }
 
     def command(self, *words: str) -> list[str]:
@@ -144,7 +147,7 @@ class System:
                 continue
             text = log.read_text(errors="replace").splitlines()
             interesting = [
-                line for line in text if log == self.up_log or "error" in line.lower() or "Traceback" in line
+                line for line in text if log == self.up_log or any(word in line for word in _TROUBLE)
             ]
             if interesting:
                 out += [f"--- {log}", *interesting[-lines:]]
