@@ -136,6 +136,7 @@ class World:
         self.state = State()
         self.facts = Facts()
         self.now_ns = START_NS
+        self.latest_ns = START_NS
         self.records: list[bytes] = []
         self._versions = itertools.count(1)
         self._attempts = itertools.count(1)
@@ -210,7 +211,7 @@ class World:
 
     def decide(self, command: Allocate, *, asked: bool = True) -> Accepted | Rejected | AskFacts:
         """Decides and, if accepted, appends."""
-        self.state.wake(self.now_ns)
+        self._wake()
         self.commit(decide_succession(self.state, self.facts, command, self.now_ns).events)
         decision = decide_allocate(self.state, self.facts, command, self.now_ns, asked=asked)
         if isinstance(decision, Accepted):
@@ -260,10 +261,15 @@ class World:
             generation=generation,
             cooldown_s=cooldown_s,
         )
-        self.state.wake(self.now_ns)
+        self._wake()
         decision = decide_release(self.state, self.facts, command, self.now_ns)
         self.commit(decision.events)
         return decision
+
+    def _wake(self) -> None:
+        """What a clock that went back had ended stays ended in memory; a replay knows nothing of that clock."""
+        self.latest_ns = max(self.latest_ns, self.now_ns)
+        self.state.wake(self.now_ns)
 
     # The log
 
@@ -296,7 +302,8 @@ class World:
 
     def _with_pools(self, state: State) -> State:
         state.put_pools({name: self.facts.pool_space(name) for name in self.facts.pools})
-        state.wake(self.now_ns)
+        self.latest_ns = max(self.latest_ns, self.now_ns)
+        state.wake(self.latest_ns)
         return state
 
     # Looking
@@ -324,9 +331,9 @@ class World:
             {
                 key: resting.until_ns
                 for key, resting in state.resting.items()
-                if resting.until_ns > self.now_ns
+                if resting.until_ns > self.latest_ns
             },
-            {attempt: until for attempt, until in state.voided.items() if until > self.now_ns},
+            {attempt: until for attempt, until in state.voided.items() if until > self.latest_ns},
             {family: dict(taken) for family, taken in state.taken.items()},
             {
                 name: (occupancy.free_count, tuple(itertools.islice(occupancy.ascending(), 100)))
