@@ -60,7 +60,7 @@ class Rules(Protocol):
         """The object as it is stored, defaults filled in, or all that is wrong with it."""
         ...
 
-    def deletion_asks_leases(self, key: ObjectKey) -> bool:
+    def deletion_asks_leases(self, old: Json) -> bool:
         """Whether `deny_deletion` of this object needs the leases."""
         ...
 
@@ -94,7 +94,12 @@ def questions(
         and rules.asks_leases(document.raw, old.raw)
     }
     return frozenset(
-        asked | {key.name for key in _unwanted(objects, wish) if rules.deletion_asks_leases(key)}
+        asked
+        | {
+            key.name
+            for key in _unwanted(objects, wish)
+            if rules.deletion_asks_leases(objects.in_force[key].raw)
+        }
     )
 
 
@@ -210,7 +215,7 @@ def _unwanted(objects: Objects, wish: Wish) -> list[ObjectKey]:
 
 
 def _deny_deletion(stored: Stored, rules: Rules, held: Held) -> SourceProblem | None:
-    leases = held.get(stored.key.name) if rules.deletion_asks_leases(stored.key) else ()
+    leases = held.get(stored.key.name) if rules.deletion_asks_leases(stored.raw) else ()
     if leases is None:
         errors = (invalid("metadata", WAITING, "Forbidden"),)
     else:

@@ -9,15 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from services.controller.objects import Stored
-from shared.admission import addressing
-from shared.admission.rules import mutate, validate
+from shared.admission.rules import admit, asks_leases, validate
 from shared.admission.view import Objects, key_of
 from shared.contracts.query import LeaseView
-from shared.manifests import shape
 from shared.manifests.document import ObjectKey
-from shared.manifests.ipam import SpiderIPPool
 from shared.manifests.meta import Json
-from shared.manifests.problem import FieldError, Invalid
+from shared.manifests.problem import FieldError
 
 POOL = "SpiderIPPool"
 
@@ -34,10 +31,7 @@ class AdmissionRules:
 
     def asks_leases(self, raw: Json, old: Json) -> bool:
         """Whether the change takes addresses from a pool: only then those in use matter."""
-        new, before = shape.decode(SpiderIPPool, raw), shape.decode(SpiderIPPool, old)
-        if isinstance(new, Invalid) or isinstance(before, Invalid):
-            return False
-        return bool(addressing.total(before.spec).subtract(addressing.total(new.spec)))
+        return asks_leases("UPDATE", raw, old, self._store)
 
     def admit(
         self, raw: Json, old: Json | None, leases: tuple[LeaseView, ...]
@@ -45,20 +39,18 @@ class AdmissionRules:
         if raw.get("kind") == POOL:
             # what is allocated is the allocator's to say; a manifest that was exported from a cluster still tells of there
             raw = {key: value for key, value in raw.items() if key != "status"}
-        mutated = mutate(raw, self._store)
         if old is None:
             # an object that takes the place of another one of its name is not kept out by it
-            view = self._store
-            replaced = view.remove(key_of(raw))
-            found = validate("CREATE", mutated, None, view)
+            replaced = self._store.remove(key_of(raw))
+            admitted, found = admit(raw, None, self._store)
             if replaced is not None:
-                view.put(replaced)
+                self._store.put(replaced)
         else:
-            found = validate("UPDATE", mutated, old, self._with(old, leases))
-        return found.errors or mutated
+            admitted, found = admit(raw, old, self._with(old, leases))
+        return found.errors or admitted
 
-    def deletion_asks_leases(self, key: ObjectKey) -> bool:
-        return key.kind == POOL and self._store.settings.enable_validating_resources_deleted_webhook
+    def deletion_asks_leases(self, old: Json) -> bool:
+        return asks_leases("DELETE", None, old, self._store)
 
     def deny_deletion(self, old: Json, leases: tuple[LeaseView, ...]) -> tuple[FieldError, ...]:
         return validate("DELETE", None, old, self._with(old, leases)).errors
