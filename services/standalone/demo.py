@@ -241,7 +241,7 @@ def _all_detached(this: Stage) -> None:
         while (leases := this.system.get("leases")) and time.monotonic() < deadline:
             time.sleep(0.1)
         this.leaks += [f"lease {lease['address']} of {lease['podName']}" for lease in leases]
-        this.leaks += [f"attachment {item['container_id']}" for item in this.system.get("attachments")]
+        this.leaks += [f"attachment {item['containerID']}" for item in this.system.get("attachments")]
         for node in NODES:
             extra = demo_netns.links(PLACE.netns(node)) - {"lo", "eth1"}
             this.leaks += [f"link {link} on {node}" for link in sorted(extra)]

@@ -62,3 +62,35 @@ def test_the_main_job_after_a_killed_one(tmp_path: Path) -> None:
     assert demo_netns.named(PLACE.prefix) == []
     assert demo_system.marked(PLACE.root) == []
     assert not PLACE.root.exists()
+
+
+_FORGETFUL = """\
+import sys
+from services.standalone import demo, demo_stage
+detach = demo_stage.Stage.detach
+def forgets(stage, pod, **more):
+    if pod.name != "web-07":
+        detach(stage, pod, **more)
+demo_stage.Stage.detach = forgets
+demo._RELEASE_TIMEOUT_S = 2.0
+sys.exit(demo.run())
+"""
+
+
+def test_what_is_left_is_seen_and_still_removed() -> None:
+    """A runtime that forgets the DEL of one pod: leases, attachment and link are counted, and the demo fails."""
+    done = subprocess.run(
+        [sys.executable, "-c", _FORGETFUL],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert (summary["leaks"], summary["ok"]) == (4, False), done.stdout
+    for what in ("lease 172.28.", "lease fd00:28:", "attachment ", "link eth0 in web-07"):
+        assert f"left behind: {what}" in done.stdout
+    assert demo_netns.named(PLACE.prefix) == []
+    assert not PLACE.root.exists()
