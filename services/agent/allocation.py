@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 
 import msgspec
 import structlog
@@ -32,6 +33,8 @@ AWAY_S = 10.0
 _RESERVE_NS = 1_000_000_000
 """What must be left of the deadline for the attach itself."""
 _SECOND_NS = 1_000_000_000
+RELEASED_S = 1.0
+"""For so long a release may be on its way."""
 _AGAIN = ("try_later", "log_unsafe")
 
 
@@ -59,10 +62,13 @@ def request_of(call: Call, config: Native | Ipam, node: str, seen: Mark) -> Allo
 
 
 class Allocation:
-    def __init__(self, bus: Bus, node: str, metrics: AgentMetrics) -> None:
+    """`released_ns` tells when this node last gave an address back."""
+
+    def __init__(self, bus: Bus, node: str, metrics: AgentMetrics, released_ns: Callable[[], int]) -> None:
         self._bus = bus
         self._subject = subjects.allocate(node)
         self._metrics = metrics
+        self._released_ns = released_ns
         self._unreached_ns = 0
 
     def away(self) -> bool:
@@ -72,47 +78,52 @@ class Allocation:
     async def ask(self, request: Allocate, deadline_ns: int) -> Allocated:
         """Raises OrbweaverError: what the allocator refused, or `try_later` with the last reason at the deadline."""
         pause_s = PAUSE_MIN_S
-        while True:
-            left_ns = deadline_ns - now_ns()
-            usable_s = (left_ns - _RESERVE_NS) / _SECOND_NS
-            if usable_s <= 0:
-                raise OrbweaverError("try_later", "no time is left before the caller's deadline")
+        answer = OrbweaverError("try_later", "no time is left before the caller's deadline")
+        while (usable_s := (deadline_ns - _RESERVE_NS - now_ns()) / _SECOND_NS) > 0:
             request = msgspec.structs.replace(request, ttl_ms=int(usable_s * 1000))
             answer = await self._once(request, min(ANSWER_S, usable_s))
             if isinstance(answer, Allocated):
                 return answer
-            if pause_s >= (deadline_ns - _RESERVE_NS - now_ns()) / _SECOND_NS:
-                raise OrbweaverError("try_later", f"no address before the caller's deadline: {answer}")
-            await asyncio.sleep(pause_s * random.uniform(0.7, 1.0))
+            if not self._may_change(answer):
+                raise answer
+            await asyncio.sleep(min(pause_s * random.uniform(0.7, 1.0), usable_s))
             pause_s = min(pause_s * 2, PAUSE_MAX_S)
+        if answer.kind.name not in _AGAIN:
+            raise answer
+        raise OrbweaverError("try_later", f"no address before the caller's deadline: {answer.message}")
 
-    async def _once(self, request: Allocate, timeout_s: float) -> Allocated | str:
-        """The answer, or why it must be asked again. Raises OrbweaverError for a final no."""
+    def _may_change(self, refusal: OrbweaverError) -> bool:
+        """Whether the same question may soon have another answer. An address that this node gave back a moment ago may
+        still be on its way to the allocator: whoever detaches and then attaches is to get it."""
+        if refusal.kind.name == "pool_exhausted":
+            return now_ns() - self._released_ns() < RELEASED_S * _SECOND_NS
+        return refusal.kind.name in _AGAIN
+
+    async def _once(self, request: Allocate, timeout_s: float) -> Allocated | OrbweaverError:
+        """The answer, or the refusal. Raises OrbweaverError for what no repetition mends."""
         headers: dict[str, str] = {}
         inject(headers)
         try:
             message = await self._bus.request(self._subject, encode(request), timeout_s, headers or None)
         except NoResponder as error:
             self._unreached_ns = now_ns()
-            return f"the allocator is away ({error})"
+            return OrbweaverError("try_later", f"the allocator is away ({error})")
         except BusTimeout as error:
-            return f"the allocator does not answer ({error})"
+            return OrbweaverError("try_later", f"the allocator does not answer ({error})")
         except BusDenied as error:
             raise OrbweaverError("credential_refused", str(error)) from error
         self._unreached_ns = 0
         try:
             reply = ALLOCATE_REPLY.decode(message.data)
         except MessageError as error:
-            self._metrics.refused("orb.ipam.allocate")
-            log.error("answer of the allocator refused", error=str(error))
-            raise OrbweaverError("internal", f"the allocator's answer is of another form: {error}") from None
+            raise self._foreign(f"is of another form: {error}") from None
         if reply.attempt != request.attempt:
-            self._metrics.refused("orb.ipam.allocate")
-            raise OrbweaverError(
-                "internal", f"the allocator answered attempt {reply.attempt}, not {request.attempt}"
-            )
+            raise self._foreign(f"is to attempt {reply.attempt}, not to {request.attempt}")
         if isinstance(reply, Allocated):
             return reply
-        if reply.error in _AGAIN:
-            return reply.message
-        raise OrbweaverError(reply.error if reply.error in ERRORS else "internal", reply.message)
+        return OrbweaverError(reply.error if reply.error in ERRORS else "internal", reply.message)
+
+    def _foreign(self, found: str) -> OrbweaverError:
+        self._metrics.refused("orb.ipam.allocate")
+        log.error("answer of the allocator refused", found=found)
+        return OrbweaverError("internal", f"the allocator's answer {found}")

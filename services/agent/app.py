@@ -47,6 +47,7 @@ from shared.telemetry.metrics import AgentMetrics
 log = structlog.get_logger()
 
 CHECKS_AT_ONCE = 8
+GRACE_S = 0.5
 STOP_S = 5.0
 
 
@@ -76,7 +77,9 @@ class App:
         self._metrics = AgentMetrics(
             telemetry.meter, attachments=lambda: len(journal.entries), unpublished=self._releases.waiting
         )
-        self._allocation = Allocation(bus, settings.node, self._metrics)
+        self._allocation = Allocation(
+            bus, settings.node, self._metrics, released_ns=lambda: self._releases.latest_ns
+        )
         self._kernel = KernelThreads(kernel, boot_id)
         self._attachments = Attachments(
             node=settings.node,
@@ -127,10 +130,18 @@ class App:
             reconciling.cancel()
             for serving in served:
                 await serving.stop()
-            if self._running:
-                await asyncio.wait(self._running.values(), timeout=STOP_S)
+            await self._end_calls()
             await self._releases.stop()
             self._kernel.close()
+
+    async def _end_calls(self) -> None:
+        """Those that only wait for somebody are not answered: their shims ask the next agent, with the same attempt."""
+        for timeout_s in (GRACE_S, STOP_S):
+            calls = set(self._running.values())
+            if calls:
+                _, waiting = await asyncio.wait(calls, timeout=timeout_s)
+                for call in waiting:
+                    call.cancel()
 
     async def _on_call(self, message: Message) -> None:
         arrived_ns = now_ns()

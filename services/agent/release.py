@@ -12,6 +12,7 @@ import random
 import structlog
 
 from services.agent.entry import Entry
+from services.agent.execute import now_ns
 from services.agent.journal import Journal
 from shared import limits, subjects
 from shared.bus import Bus, BusError
@@ -53,11 +54,14 @@ class Releases:
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self._tasks: dict[AttachmentId, asyncio.Task[None]] = {}
         self._connected = asyncio.Event()
+        self.latest_ns = 0
+        """When the last release was begun or acknowledged (CLOCK_BOOTTIME)."""
         bus.connection.on_reconnect(self._connected.set)
 
     def begin(self, entry: Entry) -> None:
         """Publishes in the background; nothing of the entry is on this node any more."""
         if entry.attachment not in self._tasks:
+            self.latest_ns = now_ns()
             self._tasks[entry.attachment] = asyncio.create_task(self._settle(entry))
 
     def is_begun(self, attachment: AttachmentId) -> bool:
@@ -84,6 +88,7 @@ class Releases:
         try:
             for release in releases_of(entry, self._node):
                 await self._publish(release)
+            self.latest_ns = now_ns()
             await self._forget(entry)
         finally:
             del self._tasks[entry.attachment]

@@ -6,8 +6,10 @@ import asyncio
 import secrets
 import time
 
+import msgspec
+
 from shared.contracts.attach import AttachCompleted, AttachFailed, Detached
-from shared.contracts.ipam import Allocated, Grant, Refused, Route
+from shared.contracts.ipam import Allocate, Allocated, Grant, Refused, Route
 from tests.integration.agent.conftest import Make, Node, native, until
 
 
@@ -224,6 +226,45 @@ def test_refusals_of_the_allocator_reach_the_runtime(make: Make) -> None:
     asyncio.run(work())
 
 
+def test_an_address_given_back_a_moment_ago_is_waited_for(make: Make) -> None:
+    async def work() -> None:
+        async with make as node:
+            pods = node.lab.pods(2)
+            await node.call("ADD", "c1", node.lab.path(pods[0]))
+            exhausted = Refused(attempt="", error="pool_exhausted", message="all used")
+
+            def refuse(command: Allocate) -> Refused | None:
+                freed = len(node.allocator.asked) > 3
+                return None if freed else msgspec.structs.replace(exhausted, attempt=command.attempt)
+
+            node.allocator.before = refuse
+            assert (await node.call("ADD", "c2", node.lab.path(pods[1]))).error["code"] == 101
+            assert len(node.allocator.asked) == 2
+            await node.call("DEL", "c1", node.lab.path(pods[0]))
+            assert (await node.call("ADD", "c2", node.lab.path(pods[1]))).exit_code == 0
+            assert len(node.allocator.asked) == 4
+
+    asyncio.run(work())
+
+
+def test_an_agent_that_is_stopped_leaves_its_calls_to_the_next(make: Make) -> None:
+    async def work() -> None:
+        async with make as node:
+            path = node.lab.path(node.lab.pod())
+            gate = asyncio.Event()
+            node.allocator.before = lambda _: gate.wait()
+            adding = asyncio.create_task(node.call("ADD", "c1", path))
+            await until(lambda: node.allocator.asked, "the allocator is asked")
+            began = time.monotonic()
+            assert await asyncio.to_thread(node.service.stop) == 0
+            assert time.monotonic() - began < 3
+            gate.set()
+            await node.start()
+            assert (await adding).exit_code == 0
+
+    asyncio.run(work())
+
+
 def test_allocator_away_and_back(make: Make) -> None:
     async def work() -> None:
         async with make as node:
@@ -342,6 +383,14 @@ def test_a_foreign_message_is_answered_and_counted(make: Make) -> None:
         async with make as node:
             error = (await node.call("ADD", "c1", headers={"Orb-Version": "7"})).error
             assert "shim" in error["msg"]
+            http = node.service.log.read_text().partition('"http":"')[2].partition('"')[0]
+            host, _, port = http.rpartition(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
+            metrics = (await reader.read()).decode()
+            writer.close()
+            assert 'orbweaver_messages_refused_total{family="orb.cni"} 1.0' in metrics
+            assert "orbweaver_attachments 0.0" in metrics
             assert (await node.call("ADD", "c1/../x", "", ifname="")).error["code"] == 4
 
     asyncio.run(work())
