@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
+import msgspec
 import pytest
 
 from services.standalone.natsconf import link_user
@@ -28,6 +30,7 @@ from shared.subjects import (
     tools_inbox,
     witness,
 )
+from tests.integration.nats_permissions import conftest as servers
 from tests.integration.nats_permissions.conftest import OTHER, OWN, Island, connected, linked, make_streams
 
 SILENCE_S = 0.5
@@ -130,8 +133,6 @@ def test_a_taken_node_sends_nothing_in_anothers_name(island: Island, deny: bool)
 async def _messages(island: Island, stream: str) -> int:
     async with connected(island.of_hub("sys")) as (system,):
         answer = await system.request("$SYS.REQ.SERVER.PING.JSZ", b'{"accounts":true,"streams":true}')
-        import json
-
         for account in json.loads(answer.data)["data"]["account_details"]:
             for detail in account["stream_detail"]:
                 if detail["name"] == stream:
@@ -247,16 +248,12 @@ def test_a_links_credential_is_no_clients_and_a_services_no_links(island: Island
         with pytest.raises(AssertionError, match="not linked"):
             await linked(island, "rogue")
 
-    import tests.integration.nats_permissions.conftest as servers
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(servers, "LIMIT_S", 1.5)
         asyncio.run(link())
 
 
 def test_a_wrong_password_is_refused_everywhere(island: Island) -> None:
-    import msgspec
-
     async def scenario() -> None:
         for settings in (*identities(island).values(), island.of_hub("sys")):
             with pytest.raises(BusDenied):

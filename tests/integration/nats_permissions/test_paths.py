@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 from pathlib import Path
 
@@ -150,8 +151,6 @@ def test_a_connection_outlives_a_restart_of_the_hub(island: Island) -> None:
 
 def test_the_hub_syncs_before_it_acknowledges_and_opens_no_monitoring_port(island: Island) -> None:
     async def scenario() -> dict[str, object]:
-        import json
-
         async with connected(island.of_hub("sys")) as (system,):
             return json.loads((await system.request("$SYS.REQ.SERVER.PING.VARZ", b"")).data)["data"]
 

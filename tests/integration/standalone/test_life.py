@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -97,8 +98,6 @@ def test_nodes_may_come_and_go_between_two_starts(commands: Commands, node_netns
 
 
 def test_ports_that_somebody_took_meanwhile_are_chosen_anew(commands: Commands) -> None:
-    import socket
-
     assert_up(commands.up("--node", "n1"))
     first = commands.system.ports
     assert commands.run("down").returncode == 0
