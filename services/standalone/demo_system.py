@@ -60,7 +60,8 @@ class System:
         }
 
     def command(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "services.cli", *words]
+        # -P: a folder named `services` where we were called must not be taken for ours.
+        return [sys.executable, "-P", "-m", "services.cli", *words]
 
     def start(self) -> None:
         """Starts `orbweaver up` in the foreground; the kernel ends it when this process ends, however that happens."""
