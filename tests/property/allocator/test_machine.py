@@ -28,8 +28,10 @@ FOUR = ["a", "b", "wide", "*"]
 class Attachment:
     """What a node knows of one interface that it attached."""
 
-    def __init__(self, container: str, ifname: str, node: str, generation: int, attempt: str) -> None:
-        self.container, self.ifname, self.node = container, ifname, node
+    def __init__(
+        self, owner: str, container: str, ifname: str, node: str, generation: int, attempt: str
+    ) -> None:
+        self.owner, self.container, self.ifname, self.node = owner, container, ifname, node
         self.generation, self.attempt = generation, attempt
 
 
@@ -177,9 +179,20 @@ class Machine(RuleBasedStateMachine):
                 assert not chosen.spec.disable and not chosen.terminating
         for request in command.interfaces:
             generation = holding.interfaces[request.ifname].generation
-            self.attachments.append(
-                Attachment(command.container_id, request.ifname, command.node, generation, command.attempt)
+            new = Attachment(
+                decision.owner,
+                command.container_id,
+                request.ifname,
+                command.node,
+                generation,
+                command.attempt,
             )
+            for old in self.attachments:
+                if (old.owner, old.ifname) == (new.owner, new.ifname) and old.container != new.container:
+                    assert old.generation < new.generation, (
+                        "a release of the old sandbox would fit the new one"
+                    )
+            self.attachments.append(new)
         again = self.world.decide(command)
         assert isinstance(again, Accepted)
         assert grants_of(self.world.state, self.world.facts, again.owner) == grants
