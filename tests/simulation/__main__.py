@@ -1,0 +1,54 @@
+"""`python -m tests.simulation [--seeds N] [--first N] [--commands N]`: runs seeds and says what held."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from tests.simulation.cluster import COMMANDS_MIN, LAST_LINES, Outcome, run
+from tests.simulation.patch import quiet
+
+
+def report(outcome: Outcome) -> str:
+    """A failing seed: what is wrong, the last steps, how to run it again."""
+    last = "\n".join(f"  {line[:400]}" for line in outcome.last)
+    wrong = "\n".join(f"  {sentence}" for sentence in outcome.violations[:10])
+    return (
+        f"seed {outcome.seed} fails:\n{wrong}\nthe last steps:\n{last}\n"
+        f"again: make sim SEEDS=1 START={outcome.seed}"
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("--first", type=int, default=1)
+    parser.add_argument("--commands", type=int, default=COMMANDS_MIN)
+    parser.add_argument("--trace", action="store_true", help="prints every step of a failing seed")
+    arguments = parser.parse_args()
+    began_s = time.perf_counter()
+    failed = void = steps = commands = faults = 0
+    virtual_s = 0.0
+    with quiet():
+        for seed in range(arguments.first, arguments.first + arguments.seeds):
+            outcome = run(seed, arguments.commands, None if arguments.trace else LAST_LINES)
+            steps += outcome.steps
+            commands += outcome.commands
+            faults += outcome.faults
+            virtual_s += outcome.virtual_s
+            void += outcome.is_void
+            if outcome.violations:
+                failed += 1
+                print(report(outcome), flush=True)
+    spent_s = time.perf_counter() - began_s
+    n = arguments.seeds
+    print(
+        f"{n} seeds, {failed} failed, {void} void; {n / spent_s:.1f} seeds/s; a seed has {steps // n} steps, {commands // n} commands, "
+        f"{faults / n:.1f} faults, {virtual_s / n:.0f} s of virtual time"
+    )
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+"""What must hold of a whole cluster, judged while it runs and when it has come to rest.
+
+Owns the invariants across log, allocators, agents and kernels; those of the allocator's memory alone are the product's own
+`services.allocator.audit`. It folds the log itself, record by record, as it is stored: memory of an allocator is a claim,
+the log is the fact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from services.allocator.audit import audit
+from services.allocator.state import State
+from shared.contracts.codec import MessageError
+from shared.contracts.ipam import ALLOCATE_REPLY, Allocated
+from shared.contracts.lease import (
+    RECORD,
+    AttachmentDetached,
+    LeasesAllocated,
+    LeasesRebound,
+    LeasesReleased,
+    digest,
+)
+from shared.net.ranges import format_address, parse_address
+from tests.simulation.hub import Stored, Stream
+from tests.simulation.kernel import Namespace, Wire
+
+FACT_KNOWN_S = 15.0
+"""So long after its fact was stored every allocator must know that a pod lives."""
+
+
+class Attachment(msgspec.Struct, frozen=True):
+    owner: str
+    container_id: str
+    ifname: str
+    netns: str
+
+
+class Checker:
+    """`violations` are sentences; the first is the one to look at."""
+
+    def __init__(self, wire: Wire, lives_since: Callable[[str], float | None]) -> None:
+        self._wire = wire
+        self._lives_since = lives_since
+        self._granted: set[tuple[str, str, str, int]] = set()
+        self._acknowledged: dict[str, dict[Attachment, None]] = {}
+        self.state = State()
+        self.records = 0
+        self.violations: list[str] = []
+        wire.on_address = self.address_up
+
+    def wrong(self, sentence: str) -> None:
+        self.violations.append(sentence)
+
+    # the log
+
+    def stored(self, stream: Stream, stored: Stored) -> None:
+        if stream.spec.name != "LEASES":
+            return
+        record = RECORD.decode(stored.data)
+        state = self.state
+        if record.previous != state.digest:
+            self.wrong(f"record {stored.sequence} does not follow record {state.sequence}")
+        if record.term < state.term:
+            self.wrong(f"record {stored.sequence} of term {record.term} came after term {state.term} began")
+        for event in record.events:
+            match event:
+                case LeasesAllocated():
+                    self._allocated(event)
+                case LeasesReleased():
+                    self._released(event)
+                case AttachmentDetached():
+                    self._detached(event)
+                case _:
+                    pass
+            state.evolve(event)
+            if isinstance(event, LeasesAllocated | LeasesRebound):
+                self._grant(event.owner)
+        state.advance(record, stored.sequence, digest(stored.data))
+        self.records += 1
+        if self.records % 64 == 0:
+            self.violations += audit(state)
+
+    def _allocated(self, event: LeasesAllocated) -> None:
+        families: dict[str, set[int]] = {}
+        for item in event.items:
+            family, address = parse_address(item.address)
+            holder = self.state.holder(family, address)
+            if holder is not None:
+                self.wrong(f"{item.address} is given to {event.owner} and held by {holder}")
+            families.setdefault(item.ifname, set()).add(family)
+        for ifname, found in families.items():
+            if found != {4, 6}:
+                self.wrong(f"{event.owner} {ifname} was given families {sorted(found)} only")
+
+    def _released(self, event: LeasesReleased) -> None:
+        holding = self.state.holdings.get(event.owner)
+        if holding is None:
+            return
+        for ifname in event.ifnames:
+            held = holding.interfaces.get(ifname)
+            for lease in held.leases if held is not None else ():
+                text = format_address(lease.address, lease.family)
+                for netns in self._wire.addresses.get(text, ()):
+                    self.wrong(f"{text} of {event.owner} {ifname} is released while it is up in {netns}")
+        since_s = self._lives_since(event.owner)
+        if since_s is not None and since_s > FACT_KNOWN_S:
+            self.wrong(f"{event.owner} lives, known for {since_s:.0f} s, and its addresses are released")
+
+    def _detached(self, event: AttachmentDetached) -> None:
+        holding = self.state.holdings.get(event.owner)
+        held = holding.interfaces.get(event.ifname) if holding else None
+        if holding is None or held is None or held.generation != event.generation:
+            return
+        for lease in held.leases:
+            text = format_address(lease.address, lease.family)
+            for netns in self._wire.addresses.get(text, ()):
+                self.wrong(f"{event.owner} {event.ifname} counts as detached while {text} is up in {netns}")
+
+    def _grant(self, owner: str) -> None:
+        holding = self.state.holdings.get(owner)
+        for ifname, held in holding.interfaces.items() if holding is not None else ():
+            for lease in held.leases:
+                self._granted.add(
+                    (owner, ifname, format_address(lease.address, lease.family), held.generation)
+                )
+
+    # what allocators say
+
+    def replied(self, subject: str, data: bytes) -> None:
+        if not subject.startswith("_INBOX_agent"):
+            return
+        try:
+            reply = ALLOCATE_REPLY.decode(data)
+        except MessageError as error:
+            self.wrong(f"an answer to an agent cannot be read: {error}")
+            return
+        if not isinstance(reply, Allocated):
+            return
+        for grant in reply.grants:
+            text = grant.address.partition("/")[0]
+            if (reply.pod_uid, grant.ifname, text, grant.generation) not in self._granted:
+                self.wrong(
+                    f"{text} was answered to {reply.pod_uid} {grant.ifname} in generation {grant.generation}, "
+                    f"which no record of the log gave"
+                )
+
+    # what kernels do
+
+    def address_up(self, namespace: Namespace, ifname: str, address: str) -> None:
+        others = [path for path in self._wire.addresses[address] if path != namespace.path]
+        if others:
+            self.wrong(f"{address} comes up in {namespace.path} and is up in {others[0]}")
+        holder = self.state.holder(*parse_address(address))
+        if holder != namespace.owner:
+            self.wrong(f"{address} comes up in {namespace.path} of {namespace.owner}, the log's holder is {holder}")
+
+    # what runtimes are told
+
+    def acknowledged(self, attachment: Attachment, addresses: tuple[str, ...]) -> None:
+        """An ADD was answered, and nobody has begun to take the attachment down."""
+        namespace = self._wire.namespaces.get(attachment.netns)
+        link = namespace.links.get(attachment.ifname) if namespace is not None else None
+        up = {a.partition("/")[0] for a in link.addresses} if link is not None else set[str]()
+        if up != set(addresses):
+            self.wrong(f"{attachment} was answered with {sorted(addresses)}, up are {sorted(up)}")
+        if {parse_address(a)[0] for a in addresses} != {4, 6}:
+            self.wrong(f"{attachment} was answered with {sorted(addresses)}: not both families")
+        for address in addresses:
+            others = self._acknowledged.setdefault(address, {})
+            if any(other != attachment for other in others):
+                self.wrong(f"{address} is acknowledged to {attachment} and to {next(iter(others))}")
+            others[attachment] = None
+
+    def ends(self, attachment: Attachment) -> None:
+        """A DEL of it begins, or its namespace goes."""
+        for others in self._acknowledged.values():
+            others.pop(attachment, None)
