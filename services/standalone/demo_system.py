@@ -29,7 +29,7 @@ _STOP_TIMEOUT_S = 20.0
 _TROUBLE = ('"level":"error"', '"level":"warning"', "attach failed", "Traceback", "[ERR]")
 
 
-class Item(msgspec.Struct, frozen=True, kw_only=True):
+class Listing(msgspec.Struct, frozen=True, kw_only=True):
     """`orbweaver get … -o json`: a Kubernetes list."""
 
     kind: str
@@ -116,7 +116,7 @@ class System:
         return done.stdout
 
     def get(self, kind: str, *words: str) -> list[dict[str, Any]]:
-        return msgspec.json.decode(self.cli("get", kind, *words, "-o", "json"), type=Item).items
+        return msgspec.json.decode(self.cli("get", kind, *words, "-o", "json"), type=Listing).items
 
     def sync(self) -> None:
         """Returns when the folder as of now is in force."""
