@@ -82,6 +82,8 @@ class Attachments:
             async with self._turns.turn(call.attachment):
                 if call.start_ns < self._detached_ns.get(call.attachment, 0):
                     raise _superseded(call.attachment)
+                if call.deadline_ns <= now_ns():
+                    raise OrbweaverError("try_later", f"{call.attachment}: its turn came after the deadline")
                 return await self._add(call, config, trace)
         except asyncio.CancelledError:
             if task not in self._superseded:
@@ -131,11 +133,14 @@ class Attachments:
             raise OrbweaverError("check_failed", f"{call.attachment}: {'; '.join(differences)}")
 
     async def collect(self, network: str, valid: frozenset[tuple[str, str]], start_ns: int) -> list[Entry]:
-        """CNI spec 1.1 "GC": detaches what is of this network, not valid, and was begun before. Raises OrbweaverError."""
+        """CNI spec 1.1 "GC": detaches what is of this network and not valid, sparing what was begun after `start_ns` or has a
+        call under way. Raises OrbweaverError."""
         doomed = [
             entry.attachment
             for entry in self._journal.entries.values()
-            if entry.network == network and (entry.container_id, entry.ifname) not in valid
+            if entry.network == network
+            and (entry.container_id, entry.ifname) not in valid
+            and not self.is_busy(entry.attachment)
         ]
         outcomes = await asyncio.gather(
             *(self.delete(attachment, "GC", start_ns) for attachment in doomed), return_exceptions=True

@@ -90,9 +90,15 @@ class Reconciliation:
                 )
             )
         self._told = judgement.stopped
-        for attachment in judgement.sweep:
-            if not self._attachments.is_busy(attachment):
-                await self._sweep(attachment)
+        for entry in present:
+            # One that has changed since it was looked at is another attach.
+            unchanged = self._entries.get(entry.attachment) is entry
+            if (
+                entry.attachment in judgement.sweep
+                and unchanged
+                and not self._attachments.is_busy(entry.attachment)
+            ):
+                await self._sweep(entry.attachment)
 
     async def _sweep(self, attachment: AttachmentId) -> None:
         try:
