@@ -48,6 +48,7 @@ FIGURES = (
     Figure(key="del_ratio", what="DEL p50 against macvlan + host-local, IPv4"),
     Figure(key="del_p50_ms", what="DEL p50, dual-stack, exec to exit"),
 )
+_BY_KEY = {figure.key: figure for figure in FIGURES}
 RSS_GROWTH_MUST_MIB = 10.0
 
 
@@ -63,6 +64,11 @@ def bounds(values: Mapping[str, float]) -> dict[str, Figure]:
         else figure
         for figure in FIGURES
     }
+
+
+def reached(key: str, value: float) -> bool:
+    """Whether one figure, by itself, reaches its must."""
+    return _BY_KEY[key].reaches(value, _BY_KEY[key].must)
 
 
 def missed(values: Mapping[str, float]) -> list[str]:
