@@ -2,6 +2,11 @@
 
 Owns what the hub and the leaves allow. Must not know processes, files or how a password came to be.
 
+At the hub each node's link ends in an account of its own. A stream acknowledges a publish to whatever subject the publisher named
+for the answer, and no permission is asked (nats-server 2.15.1): in one account with the streams, a node that may publish a
+release could have its acknowledgement stored in the lease log. From a node's account nothing leads anywhere but through the
+imports and exports that are listed here.
+
 A nats-server configuration may be written as JSON, so a configuration here is one dictionary and its JSON.
 """
 
@@ -13,9 +18,21 @@ from typing import Any
 from urllib.parse import quote
 
 from services.standalone.system import LOOPBACK, Credentials, NodeCredentials
-from shared.subjects import HUB_IDENTITIES, LEAF_DENY, Permissions, leaf_link, node_identities, token
+from shared.subjects import (
+    HUB_IDENTITIES,
+    LEAF_DENY,
+    STREAMS,
+    Permissions,
+    leaf_link,
+    node_identities,
+    token,
+)
 
 ACCOUNT = "ORB"
+NODES_ACCOUNT = "NODES"
+"""Where the leaf links of all nodes end. JetStream answers a publish on whatever subject its sender names, with the account's
+own right: in the account of the streams, a node could so write acknowledgements into the lease log or over a fact. Here nothing
+listens, and the subjects below cross as services, whose replies the server maps."""
 SYSTEM_ACCOUNT = "SYS"
 SYSTEM_USER = "sys"
 
@@ -32,6 +49,11 @@ Config = dict[str, Any]
 def link_user(node: str) -> str:
     """The hub's user for the leaf link of one node."""
     return f"leaf-{token(node)}"
+
+
+def node_account(node: str) -> str:
+    """The hub's account in which the link of one node ends."""
+    return f"NODE-{token(node)}"
 
 
 def hub_name() -> str:
@@ -53,7 +75,7 @@ def hub_config(
     users = [
         _user(identity, credentials.hub[identity], permissions, "STANDARD")
         for identity, permissions in HUB_IDENTITIES.items()
-    ] + [_user(link_user(node), credentials.nodes[node].link, leaf_link(node), "LEAFNODE") for node in nodes]
+    ]
     return _render(
         {
             "server_name": hub_name(),
@@ -62,7 +84,8 @@ def hub_config(
             "jetstream": {"store_dir": store, "sync_interval": "always"},
             "leafnodes": {"listen": f"{LOOPBACK}:{leafnodes_port}"},
             "accounts": {
-                ACCOUNT: {"jetstream": "enabled", "users": users},
+                ACCOUNT: {"jetstream": "enabled", "users": users, **_services_side(nodes)},
+                **{node_account(node): _node_side(node, credentials.nodes[node].link) for node in nodes},
                 SYSTEM_ACCOUNT: {
                     "users": [
                         {
@@ -109,6 +132,53 @@ def leaf_config(*, node: str, client_port: int, hub_leafnodes_port: int, credent
             "accounts": {ACCOUNT: {"users": users}},
         }
     )
+
+
+def _services_side(nodes: tuple[str, ...]) -> Config:
+    """What the account of the services takes from the nodes' accounts and gives to them; the mirror of `_node_side`."""
+    exports: list[Config] = []
+    imports: list[Config] = []
+    for node in nodes:
+        account, link = node_account(node), leaf_link(node)
+        exports += [{"stream": subject, "accounts": [account]} for subject in link.subscribe]
+        for subject in link.publish:
+            if _is_stored(subject):
+                exports.append({"service": subject, "accounts": [account]})
+            else:
+                imports.append({"stream": {"account": account, "subject": subject}})
+    return {"exports": exports, "imports": imports}
+
+
+def _node_side(node: str, password: str) -> Config:
+    """The account of one node's link. What a stream stores crosses as a service, so that the acknowledgement comes back into this
+    account; all else as a stream, so that the leaf knows whether anybody listens and says "no responders" at once."""
+    link = leaf_link(node)
+    exports: list[Config] = []
+    imports: list[Config] = [
+        {"stream": {"account": ACCOUNT, "subject": subject}} for subject in link.subscribe
+    ]
+    for subject in link.publish:
+        if _is_stored(subject):
+            imports.append({"service": {"account": ACCOUNT, "subject": subject}})
+        else:
+            exports.append({"stream": subject, "accounts": [ACCOUNT]})
+    return {
+        "users": [_user(link_user(node), password, link, "LEAFNODE")],
+        "exports": exports,
+        "imports": imports,
+    }
+
+
+def _is_stored(subject: str) -> bool:
+    """Does a stream take what is published on it?"""
+    return any(_covers(pattern, subject) for spec in STREAMS for pattern in spec.subjects)
+
+
+def _covers(pattern: str, subject: str) -> bool:
+    wanted, found = pattern.split("."), subject.split(".")
+    if wanted[-1] == ">":
+        wanted, found = wanted[:-1], found[: len(wanted) - 1]
+    return len(wanted) == len(found) and all(w in ("*", f) for w, f in zip(wanted, found, strict=True))
 
 
 def _limits() -> Config:
