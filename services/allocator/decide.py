@@ -10,7 +10,7 @@ import msgspec
 
 from services.allocator.facts import Facts, PodFact, PoolFact
 from services.allocator.selection import Refusal, Selection, Want, select
-from services.allocator.state import Holding, State
+from services.allocator.state import HeldInterface, Holding, State
 from shared import limits
 from shared.contracts.ipam import Allocate, Grant, InterfaceRequest, Release, Route
 from shared.contracts.lease import (
@@ -83,18 +83,16 @@ def decide_allocate(
             )
         )
     else:
-        generation = state.generation
-        events += [
-            AttachConfirmed(
-                owner=identity.owner,
-                container_id=command.container_id,
-                ifname=ifname,
-                attempt=command.attempt,
-            )
+        confirmed = [
+            _confirmed(state, holding, ifname, command)
             for ifname in requested
-            if ifname in held
+            if holding is not None and ifname in held
         ]
+        events += confirmed
+        generation = max([state.generation, *(event.generation for event in confirmed)])
     missing = tuple(request for request in requests if request.ifname not in held)
+    if missing and (unsafe := state.unsafe()):
+        return _no("log_unsafe", _why_unsafe(unsafe))
     if missing:
         selection = select(facts, identity.pod, command.node, missing)
         picked = _pick(state, selection, held)
@@ -114,6 +112,27 @@ def decide_allocate(
             )
         )
     return Accepted(tuple(events), identity.owner)
+
+
+def _confirmed(state: State, holding: Holding, ifname: str, command: Allocate) -> AttachConfirmed:
+    """Another attempt than the last may come after a DEL whose release is still on its way: it must name an older generation."""
+    held = holding.interfaces[ifname]
+    is_repeated = held.attempt in ("", command.attempt) and not held.detached
+    return AttachConfirmed(
+        owner=holding.owner,
+        container_id=command.container_id,
+        ifname=ifname,
+        attempt=command.attempt,
+        generation=0 if is_repeated else state.generation + 1,
+    )
+
+
+def _why_unsafe(silent: frozenset[str]) -> str:
+    named = ", ".join(sorted(silent)[:5]) + (f" and {len(silent) - 5} more" if len(silent) > 5 else "")
+    return (
+        "records of the lease log were lost, and these nodes have not told what they hold: "
+        f"{named}; no new address is given until their agents report or their Node objects are deleted"
+    )
 
 
 def flaw(command: Allocate | Release) -> str:
@@ -267,7 +286,8 @@ def _longest_rested(
     spaces = [(pool, state.pools.space(pool.name)) for pool in pools]
     best: tuple[int, int, PoolFact] | None = None
     for resting in state.resting.values():
-        if resting.family != family or (family, resting.address) in picked:
+        key = (family, resting.address)
+        if resting.family != family or key in picked or key in state.quarantine:
             continue
         for pool, space in spaces:
             if space is not None and resting.address in space.allowed:
@@ -331,7 +351,8 @@ def check_annotations(pod: PodFact | None) -> Refusal | None:
 
 
 def decide_release(state: State, facts: Facts, command: Release, now_ns: int) -> Accepted:
-    """A DEL of one attachment. One that names an older generation, or a container that holds nothing, changes nothing."""
+    """A DEL of one attachment. One that names an older generation, or a container that holds nothing, changes nothing; nor does
+    one without generation, if another attempt than its own was answered since."""
     events: list[LeaseEvent] = []
     if command.generation == 0:
         until_ns = now_ns + int(limits.ATTEMPT_MEMORY_S * SECOND_NS)
@@ -339,7 +360,7 @@ def decide_release(state: State, facts: Facts, command: Release, now_ns: int) ->
     for holding in state.holdings_of_container(command.container_id):
         held = holding.interfaces.get(command.ifname)
         # a node speaks for its own attachments only
-        if held is None or holding.node != command.node or command.generation not in (0, held.generation):
+        if held is None or holding.node != command.node or not _is_named(held, command):
             continue
         rest_until_ns = _rest_until(command, now_ns)
         if not is_alive(state, facts, holding):
@@ -353,6 +374,10 @@ def decide_release(state: State, facts: Facts, command: Release, now_ns: int) ->
             )
             events.append(detached)
     return Accepted(tuple(events))
+
+
+def _is_named(held: HeldInterface, command: Release) -> bool:
+    return held.generation == command.generation if command.generation else held.attempt == command.attempt
 
 
 def _rest_until(command: Release, now_ns: int) -> int:

@@ -15,6 +15,7 @@ import msgspec
 from services.allocator.pool_index import PoolIndex, PoolSpace
 from shared.contracts.ipam import Mark
 from shared.contracts.lease import (
+    AddressesQuarantined,
     AttachConfirmed,
     AttachmentDetached,
     AttemptVoided,
@@ -23,11 +24,18 @@ from shared.contracts.lease import (
     LeasesAllocated,
     LeasesRebound,
     LeasesReleased,
+    LogRebuilt,
+    NodeDeparted,
+    NodeReported,
+    QuarantinedItem,
+    QuarantineLifted,
     Record,
     TermStarted,
 )
 from shared.net.ranges import parse_address
 
+RECENT_RECORDS = 4096
+"""Records whose digest memory keeps: what a witness has seen is compared with them."""
 FEW_POOLS = 4
 """Up to here a pass over the family's addresses for each pool is cheaper than looking up the pools of each address."""
 
@@ -56,8 +64,8 @@ class Lease(Seat, gc=False):
 
 
 class HeldInterface(msgspec.Struct):
-    """`attached`: an attach of it was answered; `detached`: a DEL of it was heard while the pod lives; then its addresses
-    rest until `rest_until_ns` whoever they go to."""
+    """`attached`: an attach of it was answered, the last by `attempt`; `detached`: a DEL of it was heard while the pod lives;
+    then its addresses rest until `rest_until_ns` whoever they go to."""
 
     generation: int
     leases: list[Lease]
@@ -65,6 +73,7 @@ class HeldInterface(msgspec.Struct):
     detached: bool = False
     clean_gateway: bool = False
     rest_until_ns: int = 0
+    attempt: str = ""
 
     @property
     def is_over(self) -> bool:
@@ -90,6 +99,12 @@ class Resting(Seat, gc=False):
     until_ns: int
 
 
+class Quarantined(Seat, gc=False):
+    """An address that a node claims without a lease: nobody is given it until that ends."""
+
+    claim: QuarantinedItem
+
+
 class Snapshot(msgspec.Struct, kw_only=True, tag="allocator.snapshot.1"):
     """The state as it is stored; what is derived is left out."""
 
@@ -102,10 +117,17 @@ class Snapshot(msgspec.Struct, kw_only=True, tag="allocator.snapshot.1"):
     holdings: list[Holding]
     resting: list[Resting]
     voided: dict[str, int]
+    quarantine: list[Quarantined] = []
+    silent: list[str] = []
+    complete: bool = True
+    lost: str = ""
 
 
 class State:
-    """Everything folded so far. `sequence` and `digest` name the last record; `at_ns` is its time."""
+    """Everything folded so far. `sequence` and `digest` name the last record; `at_ns` is its time.
+
+    `silent` are the nodes that have not told their journals since the log of incarnation `lost` was lost; where what could be
+    rebuilt is not `complete`, they may hold what nobody knows of."""
 
     def __init__(self) -> None:
         self.incarnation = ""
@@ -118,9 +140,15 @@ class State:
         self.taken: dict[int, dict[int, str]] = {4: {}, 6: {}}
         self.resting: dict[tuple[int, int], Resting] = {}
         self.voided: dict[str, int] = {}
+        self.quarantine: dict[tuple[int, int], Quarantined] = {}
+        self.silent: set[str] = set()
+        self.complete = True
+        self.lost = ""
+        self.recent: dict[int, bytes] = {}
         self.pools = PoolIndex()
         self._by_container: dict[str, tuple[str, ...]] = {}
         self._by_pod: dict[tuple[str, str], set[str]] = {}
+        self._by_node: dict[str, dict[str, Holding]] = {}
         self._wake: list[tuple[int, int, int]] = []
 
     @property
@@ -137,6 +165,17 @@ class State:
 
     def holdings_of_pod(self, namespace: str, name: str) -> list[Holding]:
         return [self.holdings[owner] for owner in sorted(self._by_pod.get((namespace, name), ()))]
+
+    def holdings_of_node(self, node: str) -> list[Holding]:
+        return list(self._by_node.get(node, {}).values())
+
+    def nodes(self) -> frozenset[str]:
+        """Those that hold something."""
+        return frozenset(self._by_node)
+
+    def unsafe(self) -> frozenset[str]:
+        """Nodes that may hold what nobody knows of: while there is one, no new address may be given."""
+        return frozenset() if self.complete else frozenset(self.silent)
 
     def lease_count(self) -> int:
         return len(self.taken[4]) + len(self.taken[6])
@@ -171,6 +210,9 @@ class State:
         self.sequence = sequence
         self.digest = digest
         self.at_ns = max(self.at_ns, record.at_ns)
+        self.recent[sequence] = digest
+        if len(self.recent) > RECENT_RECORDS:
+            del self.recent[next(iter(self.recent))]
 
     def evolve(self, event: LeaseEvent) -> None:
         """Total over every event that a leader ever wrote."""
@@ -190,10 +232,37 @@ class State:
                 self._released(event)
             case AttemptVoided():
                 self.voided[event.attempt] = event.until_ns
+            case AddressesQuarantined():
+                for item in event.items:
+                    self._keep_from_others(item)
+            case QuarantineLifted():
+                for address in event.addresses:
+                    self._lift(parse_address(address))
+            case LogRebuilt():
+                self.generation = max(self.generation, event.generation)
+                self.silent, self.complete, self.lost = set(event.silent), event.complete, event.lost
+            case NodeReported():
+                self.silent.discard(event.node)
+            case NodeDeparted():
+                self.silent.discard(event.node)
+                for key, kept in list(self.quarantine.items()):
+                    if kept.claim.node == event.node:
+                        self._lift(key)
             case TermStarted():
                 pass
             case _:
                 assert_never(event)
+
+    def _keep_from_others(self, item: QuarantinedItem) -> None:
+        """The first claim stands: a second node's does not take its place."""
+        family, address = parse_address(item.address)
+        if (family, address) not in self.quarantine:
+            self.quarantine[family, address] = Quarantined(family, *halves(address), item.pool, item)
+            self.pools.take(family, address)
+
+    def _lift(self, key: tuple[int, int]) -> None:
+        if self.quarantine.pop(key, None) is not None and not self.is_busy(*key):
+            self.pools.give_back(*key)
 
     def _allocated(self, event: LeasesAllocated) -> None:
         holding = self.holdings.get(event.owner)
@@ -216,8 +285,9 @@ class State:
         for item in event.items:
             self._hold(holding, item, event.generation)
         for ifname in event.attached:
-            if ifname in holding.interfaces:
-                holding.interfaces[ifname].attached = True
+            held = holding.interfaces.get(ifname)
+            if held is not None:
+                held.attached, held.attempt = True, event.attempt
 
     def _hold(self, holding: Holding, item: LeaseItem, generation: int) -> None:
         family, address = parse_address(item.address)
@@ -231,17 +301,22 @@ class State:
         self.pools.take(family, address)
 
     def _seat(self, holding: Holding, node: str, container_id: str, attempt: str) -> None:
-        if holding.container_id != container_id:
+        if (holding.container_id, holding.node) != (container_id, node):
             self._leave(holding)
-            holding.container_id = container_id
+            holding.container_id, holding.node = container_id, node
             self._enter(holding)
-        holding.node, holding.attempt = node, attempt
+        holding.attempt = attempt
 
     def _enter(self, holding: Holding) -> None:
+        self._by_node.setdefault(holding.node, {})[holding.owner] = holding
         owners = self._by_container.get(holding.container_id, ())
         self._by_container[holding.container_id] = (*owners, holding.owner)
 
     def _leave(self, holding: Holding) -> None:
+        of_node = self._by_node[holding.node]
+        del of_node[holding.owner]
+        if not of_node:
+            del self._by_node[holding.node]
         owners = tuple(o for o in self._by_container.get(holding.container_id, ()) if o != holding.owner)
         if owners:
             self._by_container[holding.container_id] = owners
@@ -253,7 +328,10 @@ class State:
         held = holding.interfaces.get(event.ifname) if holding else None
         if holding is not None and held is not None and holding.container_id == event.container_id:
             held.attached, held.detached, held.rest_until_ns = True, False, 0
-            holding.attempt = event.attempt
+            holding.attempt = held.attempt = event.attempt
+            if event.generation:
+                held.generation = event.generation
+                self.generation = max(self.generation, event.generation)
 
     def _rebound(self, event: LeasesRebound) -> None:
         holding = self.holdings.get(event.owner)
@@ -264,6 +342,7 @@ class State:
         for ifname, held in holding.interfaces.items():
             held.generation = event.generation
             held.attached = ifname in event.attached
+            held.attempt = event.attempt if held.attached else ""
             held.detached, held.rest_until_ns = False, 0
 
     def _released(self, event: LeasesReleased) -> None:
@@ -293,16 +372,22 @@ class State:
             self._free(lease.family, lease.address)
 
     def _free(self, family: int, address: int) -> None:
-        if address not in self.taken[family]:
+        if address not in self.taken[family] and (family, address) not in self.quarantine:
             self.pools.give_back(family, address)
 
     def is_busy(self, family: int, address: int) -> bool:
-        """Held or resting: what a pool's free space must not contain."""
-        return address in self.taken[family] or (family, address) in self.resting
+        """Held, resting or in quarantine: what a pool's free space must not contain."""
+        key = (family, address)
+        return address in self.taken[family] or key in self.resting or key in self.quarantine
 
     def busy(self, family: int) -> Iterator[int]:
-        yield from self.taken[family]
+        """Each address that `is_busy`, once."""
+        taken = self.taken[family]
+        yield from taken
         yield from (address for f, address in self.resting if f == family)
+        for key in self.quarantine:
+            if key[0] == family and key[1] not in taken and key not in self.resting:
+                yield key[1]
 
     def put_pools(self, spaces: dict[str, PoolSpace | None]) -> None:
         """Makes the free space of these pools anew; None drops a pool. One pool costs a pass over its family's addresses."""
@@ -333,6 +418,10 @@ class State:
             holdings=list(self.holdings.values()),
             resting=list(self.resting.values()),
             voided=self.voided,
+            quarantine=list(self.quarantine.values()),
+            silent=sorted(self.silent),
+            complete=self.complete,
+            lost=self.lost,
         )
 
     @classmethod
@@ -350,6 +439,10 @@ class State:
             for held in holding.interfaces.values():
                 for lease in held.leases:
                     state.taken[lease.family][lease.address] = holding.owner
+        for kept in snapshot.quarantine:
+            state.quarantine[kept.family, kept.address] = kept
+        state.silent, state.complete, state.lost = set(snapshot.silent), snapshot.complete, snapshot.lost
+        state.recent[snapshot.sequence] = snapshot.digest
         for resting in snapshot.resting:
             state.resting[resting.family, resting.address] = resting
             heapq.heappush(state._wake, (resting.until_ns, resting.family, resting.address))

@@ -43,13 +43,19 @@ class LeasesAllocated(
     pod_name: str = ""
 
 
-class AttachConfirmed(msgspec.Struct, frozen=True, kw_only=True, tag="attach.confirmed.1"):
-    """The same addresses were asked for again by the same container, or one taken ahead is attached now."""
+class AttachConfirmed(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="attach.confirmed.1"
+):
+    """The same addresses were asked for again by the same container, or one taken ahead is attached now.
+
+    `generation` is the interface's from now on, 0 where it stays: another attempt may follow a DEL whose release is still on
+    its way, which must then change nothing."""
 
     owner: str
     container_id: str
     ifname: str
     attempt: str
+    generation: int = 0
 
 
 class LeasesRebound(msgspec.Struct, frozen=True, kw_only=True, tag="leases.rebound.1"):
@@ -93,8 +99,61 @@ class AttemptVoided(msgspec.Struct, frozen=True, kw_only=True, tag="attempt.void
     until_ns: int
 
 
+class LogRebuilt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="log.rebuilt.1"):
+    """The first record of an incarnation that follows a loss. It stands on the snapshot of its own sequence, which holds what was
+    rebuilt. `lost` is the incarnation before. Nodes of `silent` have not told their journals; unless it is `complete`, they may
+    hold what nobody knows of, and no new address is given before they tell."""
+
+    lost: str
+    reason: str
+    reported: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()
+    complete: bool = True
+    generation: int = 0
+
+
+class NodeReported(msgspec.Struct, frozen=True, kw_only=True, tag="node.reported.1"):
+    """A node that was silent at the rebuild has told its journal; what it claims is in events of the same record."""
+
+    node: str
+
+
+class NodeDeparted(msgspec.Struct, frozen=True, kw_only=True, tag="node.departed.1"):
+    """The Node object is deleted: nobody waits for its report, and what only it claimed is no longer kept from others."""
+
+    node: str
+
+
+class QuarantinedItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An address that `node` claims without a lease. `container_id` is empty where only its kernel shows the address."""
+
+    address: str
+    pool: str
+    node: str
+    container_id: str = ""
+    ifname: str = ""
+    generation: int = 0
+    reason: str = ""
+
+
+class AddressesQuarantined(msgspec.Struct, frozen=True, kw_only=True, tag="addresses.quarantined.1"):
+    """Nobody is given these until their claims end."""
+
+    items: tuple[QuarantinedItem, ...]
+
+
+class QuarantineLifted(msgspec.Struct, frozen=True, kw_only=True, tag="quarantine.lifted.1"):
+    addresses: tuple[str, ...]
+    reason: str
+
+
 LeaseEvent = (
     TermStarted
+    | LogRebuilt
+    | NodeReported
+    | NodeDeparted
+    | AddressesQuarantined
+    | QuarantineLifted
     | LeasesAllocated
     | AttachConfirmed
     | LeasesRebound

@@ -22,11 +22,23 @@ def refusal_of(world: World, *args: object, **options: object) -> str:
 
 def test_the_same_request_again_gives_the_same_and_is_logged() -> None:
     world = World(POOL, pod("shop/a"))
-    first = world.add("shop/a")
+    first = world.add("shop/a", attempt="a1")
     records = len(world.records)
-    assert world.add("shop/a") == first
-    assert world.add("shop/a", attempt="attempt-1") == first
+    assert world.add("shop/a", attempt="a1") == first
+    assert addresses(world.add("shop/a", attempt="a2")) == addresses(first)
     assert len(world.records) == records + 2, "no reply without a record of the present term"
+
+
+@pytest.mark.parametrize("name", ["shop/a", ""])
+def test_a_release_that_an_attach_of_the_same_container_overtakes_changes_nothing(name: str) -> None:
+    world = World(POOL, pod("shop/a"))
+    (first,) = world.add(name, container="c1", attempt="a1")
+    (second,) = world.add(name, container="c1", attempt="a2")
+    assert second.generation > first.generation
+    assert world.release("c1", generation=first.generation).events == (), "its DEL was before the second ADD"
+    voided = world.release("c1", generation=0, attempt="a1").events
+    assert [type(event) for event in voided] == [AttemptVoided]
+    assert len(world.release("c1", generation=0, attempt="a2").events) == 2
 
 
 def test_a_new_sandbox_keeps_the_addresses_and_raises_the_generation() -> None:
@@ -189,8 +201,8 @@ def test_a_container_that_serves_another_pod_of_its_node_takes_nothing_from_the_
 
 def test_a_plain_container_is_its_own_identity_and_released_at_once() -> None:
     world = World(POOL)
-    (grant,) = world.add(container="c1")
-    assert world.add(container="c1") == (grant,)
+    (grant,) = world.add(container="c1", attempt="a1")
+    assert world.add(container="c1", attempt="a1") == (grant,)
     assert world.add(container="c2")[0].address != grant.address
     (event,) = world.release("c1").events
     assert isinstance(event, LeasesReleased)
