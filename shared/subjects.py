@@ -126,6 +126,14 @@ def witness(node: str) -> str:
     return f"orb.witness.{token(node)}"
 
 
+WITNESS_ALL = "orb.witness.*"
+ASK_WITNESS_ALL = "orb.ask.witness"
+
+
+def ask_witness(node: str) -> str:
+    return f"{ASK_WITNESS_ALL}.{token(node)}"
+
+
 def rdma(node: str, verb: str) -> str:
     """`verb` is `claim` or `release`."""
     return f"orb.rdma.{token(node)}.{token(verb)}"
@@ -232,6 +240,8 @@ HUB_IDENTITIES: dict[str, Permissions] = {
             SNAPSHOT_ALL,
             lead("allocator"),
             ASK_FACTS,
+            ASK_WITNESS_ALL,
+            f"{ASK_WITNESS_ALL}.*",
             span("allocator"),
             *_stream_owner("LEASES", "SNAPSHOTS", "LEAD", "RELEASES", "SPANS"),
             *_stream_api("FACTS"),
@@ -239,7 +249,7 @@ HUB_IDENTITIES: dict[str, Permissions] = {
         subscribe=(
             f"{inbox('allocator')}.>",
             "orb.ipam.>",
-            "orb.witness.*",
+            WITNESS_ALL,
             f"{ask_service('allocator')}.*",
         ),
         responds_s=60.0,
@@ -300,11 +310,35 @@ def leaf_link(node: str) -> Permissions:
         subscribe=(
             f"{node_inbox(node)}.>",
             ask_agent(node),
+            ASK_WITNESS_ALL,
+            ask_witness(node),
             f"{ask_service('agent')}.{token(node)}",
             f"{ask_service('rdma')}.{token(node)}",
         ),
         responds_s=60.0,
     )
+
+
+FROM_NODES: tuple[str, ...] = (
+    ALLOCATE_ALL,
+    RELEASE_ALL,
+    ATTACH_ALL,
+    WITNESS_ALL,
+    INVENTORY_ALL,
+    f"{span('agent')}.*",
+    f"{span('rdma')}.*",
+)
+"""What nodes send to the hub's services and streams; it crosses from the nodes' account into that of the streams."""
+TO_NODES: tuple[str, ...] = (
+    "orb.ask.agent.*",
+    ASK_WITNESS_ALL,
+    f"{ASK_WITNESS_ALL}.*",
+    f"{ask_service('agent')}.*",
+    f"{ask_service('rdma')}.*",
+)
+"""What the hub's identities ask of nodes; it crosses the other way."""
+ANSWERS_OF_NODES = f"{inbox('tools')}.>"
+"""Where nodes answer; each may only below `tools_inbox` of its own."""
 
 
 def node_identities(node: str) -> dict[str, Permissions]:
@@ -323,6 +357,8 @@ def node_identities(node: str) -> dict[str, Permissions]:
                 cni(node),
                 f"{node_inbox(node)}.>",
                 ask_agent(node),
+                ASK_WITNESS_ALL,
+                ask_witness(node),
                 f"{ask_service('agent')}.{token(node)}",
             ),
             responds_s=300.0,

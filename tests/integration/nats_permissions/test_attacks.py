@@ -339,3 +339,24 @@ def test_the_shims_subjects_are_denied_on_the_link_in_both_directions(island: Is
         config = (island.directory / f"{name}.conf").read_text()
         for subject in LEAF_DENY:
             assert config.count(f'"{subject}"') >= 2
+
+
+def test_no_acknowledgement_of_a_stream_lands_in_another(island: Island) -> None:
+    """JetStream acknowledges on whatever subject a publisher names, with the right of the account it does so in."""
+    rogue = island.rogue_leaf_of(OWN)
+    asyncio.run(linked(island, "rogue"))
+    targets = (lease("incarnation", 1), "orb.lead.allocator", facts("SpiderIPPool", "", "v4"), release(OTHER))
+    sources = (release(OWN), attach(OWN), inventory(OWN), span("agent", OWN))
+
+    async def scenario() -> None:
+        await make_streams(island)
+        async with connected(rogue) as (attacker,):
+            for source in sources:
+                for target in targets:
+                    await attacker.publish(source, b"", reply=target)
+            assert await attacker.append(release(OWN), b"") == len(targets) + 1
+            await asyncio.sleep(SILENCE_S)
+        for stream, messages in (("LEASES", 0), ("LEAD", 0), ("FACTS", 0), ("RELEASES", len(targets) + 1)):
+            assert await _messages(island, stream) == messages, stream
+
+    asyncio.run(scenario())
