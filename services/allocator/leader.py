@@ -103,7 +103,9 @@ class Leader:
         )
         if message.subject != subjects.allocate(command.node):
             self._metrics.refused("orb.ipam.allocate")
-            log.warning("request refused", subject=message.subject, node=command.node)
+            log.warning(
+                "request refused", subject=message.subject, node=command.node[: limits.NAME_MAX_BYTES]
+            )
         elif len(self._requests) >= limits.QUEUE_MAX_REQUESTS:
             self._reply_soon(
                 request, Refusal("try_later", f"{limits.QUEUE_MAX_REQUESTS} requests wait already")
@@ -323,7 +325,7 @@ class Leader:
                 try:
                     release = RELEASE.decode(message.data)
                     if message.subject != subjects.release(release.node):
-                        raise MessageError(f"it speaks for node {release.node}")
+                        raise MessageError(f"it speaks for node {release.node[: limits.NAME_MAX_BYTES]}")
                     if wrong := decide.flaw(release):
                         raise MessageError(wrong)
                     self._releases.append((message, release))

@@ -6,6 +6,7 @@ Owns the questions and their paging. Must not know how an answer is shown.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ import msgspec
 
 from services.cli.system import System, every
 from shared import subjects
-from shared.bus import BusError, BusTimeout, NoResponder, StreamMissing
+from shared.bus import BusError, BusTimeout, NoResponder, StreamMessage, StreamMissing
 from shared.contracts.attach import ATTACH_EVENT, AttachEvent
 from shared.contracts.codec import MessageError, encode
 from shared.contracts.facts import FACT, ObjectFact
@@ -38,6 +39,8 @@ TRY_TIMEOUT_S = 2.0
 PAUSE_S = 0.1
 AGENT_TIMEOUT_S = 3.0
 CHECK_TIMEOUT_S = 20.0
+_TIME_MAX_NS = 1 << 62
+"""The year 2116: what tells of later is no time."""
 
 
 class Fact(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,7 +118,7 @@ async def _attachments(system: System, node: str, check: bool) -> tuple[Attachme
     answer = await bus.request(
         subjects.ask_agent(node), payload, CHECK_TIMEOUT_S if check else AGENT_TIMEOUT_S
     )
-    return ATTACHMENTS_PAGE.decode(answer.data).attachments
+    return tuple(view for view in ATTACHMENTS_PAGE.decode(answer.data).attachments if view.node == node)
 
 
 async def facts(system: System, kind: str = "", namespace: str = "", name: str = "") -> list[Fact]:
@@ -123,8 +126,8 @@ async def facts(system: System, kind: str = "", namespace: str = "", name: str =
     tokens = (subjects.token(kind) if kind else "*", "*" if not namespace else subjects.token(namespace))
     subject = f"orb.facts.{tokens[0]}.{tokens[1]}.{subjects.token(name) if name else '*'}"
     found: list[Fact] = []
-    for _, payload in await _read(system, subjects.FACTS, subject, last_per_subject=True):
-        fact = FACT.decode(payload)
+    for message in await _read(system, subjects.FACTS, subject, last_per_subject=True):
+        fact = FACT.decode(message.data)
         if isinstance(fact, ObjectFact):
             found.append(
                 Fact(
@@ -140,18 +143,37 @@ async def facts(system: System, kind: str = "", namespace: str = "", name: str =
 
 
 async def events(system: System, node: str = "") -> list[tuple[int, AttachEvent]]:
-    """What happened to attachments, oldest first, each with its place in the stream."""
+    """What happened to attachments, oldest first, each with its place in the stream. What is no event of the node that sent it is
+    left out: a node may not tell for another, nor keep everybody from reading."""
     subject = subjects.attach(node) if node else subjects.ATTACH_ALL
-    return [
-        (seq, ATTACH_EVENT.decode(payload)) for seq, payload in await _read(system, subjects.ATTACH, subject)
-    ]
+    found: list[tuple[int, AttachEvent]] = []
+    for message in await _read(system, subjects.ATTACH, subject):
+        with contextlib.suppress(MessageError):
+            happened = ATTACH_EVENT.decode(message.data)
+            if message.subject == subjects.attach(happened.node) and 0 <= happened.at_ns < _TIME_MAX_NS:
+                found.append((message.sequence, happened))
+    return found
 
 
 async def spans(system: System, after: int = 0) -> tuple[list[SpanRecord], int]:
-    """All spans of the last hour that came after place `after` in the stream, and the place of the last."""
+    """All spans of the last hour that came after place `after` in the stream, and the place of the last. A node's spans of another
+    node, or of a service of the hub, are left out."""
     batches = await _read(system, subjects.SPANS, subjects.SPAN_ALL, start_sequence=after + 1)
-    found = [span for _, payload in batches for span in SPAN_BATCH.decode(payload).spans]
-    return found, batches[-1][0] if batches else after
+    found: list[SpanRecord] = []
+    for message in batches:
+        with contextlib.suppress(MessageError):
+            spans = SPAN_BATCH.decode(message.data).spans
+            found += [span for span in spans if _may_tell(message.subject, span)]
+    return found, batches[-1].sequence if batches else after
+
+
+def _may_tell(subject: str, span: SpanRecord) -> bool:
+    """Is it a span of whoever may publish on `subject`, `orb.span.<service>[.<node>]`?"""
+    of_node = subject.count(".") > 2
+    sender = subject.rpartition(".")[2] if of_node else ""
+    known = span.service not in subjects.HUB_IDENTITIES if of_node else True
+    times_ok = 0 <= span.start_ns < _TIME_MAX_NS and 0 <= span.end_ns < _TIME_MAX_NS
+    return known and times_ok and (subjects.token(span.node) if span.node else "") == sender
 
 
 async def _read(
@@ -161,7 +183,7 @@ async def _read(
     *,
     last_per_subject: bool = False,
     start_sequence: int = 1,
-) -> list[tuple[int, bytes]]:
+) -> list[StreamMessage]:
     try:
         reading = system.bus.read(
             stream.name,
@@ -169,6 +191,6 @@ async def _read(
             start_sequence=start_sequence,
             last_per_subject=last_per_subject,
         )
-        return [(message.sequence, message.data) async for message in reading]
+        return [message async for message in reading]
     except StreamMissing:
         return []  # nobody has had anything to tell yet

@@ -25,6 +25,7 @@ from shared.contracts.facts import FACT
 from shared.contracts.query import QUERY_SERVICE, ServiceView
 from shared.settings import WebhookSettings
 from shared.telemetry import Telemetry
+from shared.telemetry.metrics import WebhookMetrics
 
 log = structlog.get_logger()
 
@@ -36,7 +37,8 @@ _CANNOT = (OSError, ValueError, ssl.SSLError)
 class FactView:
     """The memory behind a stream; ready once a full list was seen and everything that was in the stream at the start."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: WebhookMetrics) -> None:
+        self._metrics = metrics
         self.memory = FactMemory()
         self.follow: Follow | None = None
         self.caught_up = False
@@ -56,6 +58,7 @@ class FactView:
         try:
             self.memory.apply(FACT.decode(message.data), message.sequence)
         except (MessageError, ValueError) as error:
+            self._metrics.refused("orb.facts")
             log.warning("a fact that is none", subject=message.subject, error=str(error))
 
 
@@ -66,7 +69,8 @@ class App:
         self._settings = settings
         self._bus = bus
         self._telemetry = telemetry
-        self._view = FactView()
+        self._metrics = WebhookMetrics(telemetry.meter)
+        self._view = FactView(self._metrics)
         self.address = ""
 
     def not_ready(self) -> str:
@@ -80,7 +84,7 @@ class App:
             ensure_certificates(Path(self._settings.certificates), self._settings.server_names)
         )
         sock = listen(self._settings.https_address)
-        app = AdmissionApp(self._view, AllocatorLeases(self._bus), self._telemetry)
+        app = AdmissionApp(self._view, AllocatorLeases(self._bus), self._telemetry, self._metrics)
         server = HttpsServer(app.asgi, live.context)
         status = await self._serve_status()
         ends: list[asyncio.Future[Any]] = [
@@ -138,6 +142,7 @@ class App:
         try:
             QUERY_SERVICE.decode(message.data)
         except MessageError:
+            self._metrics.refused("orb.ask.service")
             return None
         reason = self.not_ready()
         view = ServiceView(

@@ -50,11 +50,13 @@ class ObjectView(Protocol):
 class AdmissionApp:
     """The Starlette application. `view` and `leases` are given, so that a test can serve any state."""
 
-    def __init__(self, view: ObjectView, leases: Leases, telemetry: Telemetry) -> None:
+    def __init__(
+        self, view: ObjectView, leases: Leases, telemetry: Telemetry, metrics: WebhookMetrics
+    ) -> None:
         self._view = view
         self._leases = leases
         self._telemetry = telemetry
-        self._metrics = WebhookMetrics(telemetry.meter)
+        self._metrics = metrics
         routes = [Route(path, self._serve, methods=["POST"]) for path in review.PATHS]
         self.asgi = Starlette(routes=[*routes, Route("/webhook-health-check", self._health, methods=["GET"])])
 
