@@ -27,6 +27,7 @@ from shared.ids import AttachmentId
 log = structlog.get_logger()
 
 _AHEAD_BYTES = 1 << 20
+_AHEAD_LOW_BYTES = 256 * 1024
 _COMPACT_MIN_BYTES = 4 << 20
 _COMPACT_FACTOR = 4
 _NAME = "journal"
@@ -54,6 +55,8 @@ class Journal:
         self._unknown_tail = False
         self.entries: Mapping[AttachmentId, Entry] = MappingProxyType(self._entries)
         self.seen = Mark()
+        self.changes = 0
+        """Counts what was put and dropped since the journal was opened."""
         self.problem = ""
         """Why the journal cannot be written now; empty where it can."""
 
@@ -93,9 +96,13 @@ class Journal:
             await self._append(Drop(container_id=attachment.container_id, ifname=attachment.ifname))
 
     def witness(self, mark: Mark) -> None:
-        """Keeps the furthest place in the lease log; durable with the next put."""
-        if mark.incarnation:
+        """Keeps the furthest place in the lease log; durable with the next put. Another incarnation is adopted, not witnessed."""
+        if mark.incarnation and self.seen.incarnation in ("", mark.incarnation):
             self.seen = later(self.seen, mark)
+
+    async def adopt(self, mark: Mark) -> None:
+        """From now on the log is another incarnation. Durable on return; raises as `put`."""
+        await self._append(Opened(seen=mark))
 
     async def close(self) -> None:
         if self._flusher is not None:
@@ -120,7 +127,7 @@ class Journal:
             while self._waiting:
                 batch, self._waiting = self._waiting, []
                 try:
-                    if self._unknown_tail or self._is_sparse():
+                    if self._unknown_tail:
                         await loop.run_in_executor(self._thread, self._rewrite, self._snapshot())
                     await loop.run_in_executor(
                         self._thread, self._write, b"".join(data for _, data, _ in batch)
@@ -133,8 +140,21 @@ class Journal:
                         self._apply(record)
                         if not future.done():
                             future.set_result(None)
+                    await self._tend()
         finally:
             self._flusher = None
+
+    async def _tend(self) -> None:
+        """What makes the next writes cheap, after these were answered."""
+        loop = asyncio.get_running_loop()
+        try:
+            if self._is_sparse():
+                await loop.run_in_executor(self._thread, self._rewrite, self._snapshot())
+            elif self._written_ahead - self._offset < _AHEAD_LOW_BYTES:
+                await loop.run_in_executor(self._thread, self._write_ahead, _AHEAD_BYTES)
+        except OSError as error:
+            # The file as it is still serves.
+            log.warning("journal not tended", problem=f"{self._path}: {error.strerror}")
 
     def _failed(self, batch: list[tuple[Record, bytes, asyncio.Future[None]]], error: OSError) -> None:
         self._unknown_tail = True
@@ -154,7 +174,8 @@ class Journal:
             case Drop():
                 self._entries.pop(AttachmentId(record.container_id, record.ifname), None)
             case Opened():
-                pass
+                self.seen = record.seen
+        self.changes += 1
 
     def _is_sparse(self) -> bool:
         return self._offset > max(_COMPACT_MIN_BYTES, _COMPACT_FACTOR * self._live_bytes)
@@ -170,15 +191,15 @@ class Journal:
 
     def _write(self, data: bytes) -> None:
         if self._offset + len(data) > self._written_ahead:
-            self._write_ahead(len(data))
+            self._write_ahead(len(data) + _AHEAD_BYTES)
         _write_all(self._fd, data, self._offset)
         os.fdatasync(self._fd)
         self._offset += len(data)
 
-    def _write_ahead(self, needed: int) -> None:
-        size = max(_AHEAD_BYTES, needed)
-        _write_all(self._fd, bytes(size), self._written_ahead)
-        self._written_ahead += size
+    def _write_ahead(self, size_bytes: int) -> None:
+        _write_all(self._fd, bytes(size_bytes), self._written_ahead)
+        os.fdatasync(self._fd)
+        self._written_ahead += size_bytes
 
     def _rewrite(self, content: bytes) -> None:
         new = self._path.with_suffix(".new")

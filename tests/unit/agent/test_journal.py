@@ -94,6 +94,18 @@ def test_those_that_wait_share_one_sync(tmp_path: Path, monkeypatch: pytest.Monk
     run(work())
 
 
+def test_it_grows_beyond_what_was_written_ahead(tmp_path: Path) -> None:
+    async def work() -> None:
+        journal = Journal.open(tmp_path)
+        for start in range(0, 9000, 3000):
+            await asyncio.gather(*(journal.put(entry(f"c{n}")) for n in range(start, start + 3000)))
+        assert replay((tmp_path / "journal").read_bytes()).entries == dict(journal.entries)
+        assert len(journal.entries) == 9000
+        await journal.close()
+
+    run(work())
+
+
 def test_compaction_keeps_what_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_COMPACT_MIN_BYTES", 16 * 1024)
 
