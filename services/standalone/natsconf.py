@@ -29,10 +29,6 @@ from shared.subjects import (
 )
 
 ACCOUNT = "ORB"
-NODES_ACCOUNT = "NODES"
-"""Where the leaf links of all nodes end. JetStream answers a publish on whatever subject its sender names, with the account's
-own right: in the account of the streams, a node could so write acknowledgements into the lease log or over a fact. Here nothing
-listens, and the subjects below cross as services, whose replies the server maps."""
 SYSTEM_ACCOUNT = "SYS"
 SYSTEM_USER = "sys"
 
@@ -136,16 +132,18 @@ def leaf_config(*, node: str, client_port: int, hub_leafnodes_port: int, credent
 
 def _services_side(nodes: tuple[str, ...]) -> Config:
     """What the account of the services takes from the nodes' accounts and gives to them; the mirror of `_node_side`."""
-    exports: list[Config] = []
+    allowed: dict[tuple[str, str], list[str]] = {}
     imports: list[Config] = []
     for node in nodes:
         account, link = node_account(node), leaf_link(node)
-        exports += [{"stream": subject, "accounts": [account]} for subject in link.subscribe]
+        for subject in link.subscribe:
+            allowed.setdefault(("stream", subject), []).append(account)
         for subject in link.publish:
             if _is_stored(subject):
-                exports.append({"service": subject, "accounts": [account]})
+                allowed.setdefault(("service", subject), []).append(account)
             else:
                 imports.append({"stream": {"account": account, "subject": subject}})
+    exports = [{kind: subject, "accounts": accounts} for (kind, subject), accounts in allowed.items()]
     return {"exports": exports, "imports": imports}
 
 
