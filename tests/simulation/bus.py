@@ -7,6 +7,7 @@ what the hub does with a message.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
@@ -70,6 +71,7 @@ class SimulatedBus(Bus):
         self._waiting: dict[str, asyncio.Future[Message]] = {}
         self._follows: dict[SimulatedFollow, None] = {}
         self._works: list[SimulatedWork] = []
+        self._arrived: deque[tuple[str, Message]] = deque()
         self._tokens = 0
         self._inbox = f"_INBOX_{process.name}"
         hub.inboxes[self._inbox] = self
@@ -95,9 +97,11 @@ class SimulatedBus(Bus):
 
     def deliver(self, subject: str, message: Message) -> None:
         """A message has come: from the hub, or from the node itself."""
-        self.process.call_soon(self._take, subject, message)
+        self._arrived.append((subject, message))
+        self.process.call_soon(self._take)
 
-    def _take(self, subject: str, message: Message) -> None:
+    def _take(self) -> None:
+        subject, message = self._arrived.popleft()
         star = subject.rpartition(".")[0] + ".*"
         for pattern in (subject, star):
             for handler in self.handlers.get(pattern, ()):
@@ -115,8 +119,10 @@ class SimulatedBus(Bus):
         token = str(self._tokens)
         future: asyncio.Future[Message] = self.process.create_future()
         self._waiting[token] = future
-        message = Message(subject=subject, data=payload, headers=headers or {}, reply=f"{self._inbox}.{token}")
-        self.hub.carry(self.link, lambda: self._ask(subject, message, token))
+        message = Message(
+            subject=subject, data=payload, headers=headers or {}, reply=f"{self._inbox}.{token}"
+        )
+        self.hub.up(self.link, lambda: self._ask(subject, message, token))
         timer = self.process.call_later(
             timeout_s, _expire, future, BusTimeout(f"no answer on {subject} within {timeout_s:.1f} s")
         )
@@ -130,9 +136,9 @@ class SimulatedBus(Bus):
         """At the hub."""
         there = [c for c in self.hub.subscribers(subject) if self.hub.reachable(c.link)]
         for client in there:
-            self.hub.carry(client.link, lambda client=client: client.deliver(subject, message))
+            self.hub.down(client.link, lambda client=client: client.deliver(subject, message))
         if not there:
-            self.hub.carry(self.link, lambda: self._nobody(token, subject))
+            self.hub.down(self.link, lambda: self._nobody(token, subject))
 
     def _nobody(self, token: str, subject: str) -> None:
         future = self._waiting.get(token)
@@ -157,7 +163,7 @@ class SimulatedBus(Bus):
             if self.connection.connected:
                 return  # the leaf takes it, nobody beyond hears it
             raise NoResponder(f"the hub is away: {subject}")
-        self.hub.carry(self.link, lambda: self._publish(subject, message))
+        self.hub.up(self.link, lambda: self._publish(subject, message))
 
     def _answer(self, subject: str, message: Message) -> None:
         """To an inbox: of a shim beside us, or of another client beyond the hub. Raises NoResponder."""
@@ -170,9 +176,7 @@ class SimulatedBus(Bus):
             raise NoResponder(f"the hub is away: {subject}")
         there = self.hub.inboxes.get(inbox)
         if there is not None:
-            self.hub.carry(
-                self.link, lambda: self.hub.carry(there.link, lambda: there.answered(token, message))
-            )
+            self.hub.up(self.link, lambda: self.hub.down(there.link, lambda: there.answered(token, message)))
 
     def _publish(self, subject: str, message: Message) -> None:
         """At the hub."""
@@ -231,11 +235,11 @@ class SimulatedBus(Bus):
                 result = act()
             except BusError as error:
                 failure = error
-                self.hub.carry(self.link, lambda: self.process.call_soon(_expire, future, failure))
+                self.hub.down(self.link, lambda: self.process.call_soon(_expire, future, failure))
             else:
-                self.hub.carry(self.link, lambda: self.process.call_soon(_give, future, result))
+                self.hub.down(self.link, lambda: self.process.call_soon(_give, future, result))
 
-        self.hub.carry(self.link, there)
+        self.hub.up(self.link, there)
         timer = self.process.call_later(timeout_s, _expire, future, BusTimeout(f"no answer in {timeout_s} s"))
         try:
             return await future
@@ -398,7 +402,7 @@ class SimulatedWork:
             if stream is not None:
                 stream.remove(sequence)
 
-        bus.hub.carry(bus.link, act)
+        bus.hub.up(bus.link, act)
 
     async def stop(self) -> None:
         self._bus.stopped(self)

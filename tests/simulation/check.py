@@ -17,6 +17,7 @@ from shared.contracts.codec import MessageError
 from shared.contracts.ipam import ALLOCATE_REPLY, Allocated
 from shared.contracts.lease import (
     RECORD,
+    AttachConfirmed,
     AttachmentDetached,
     LeasesAllocated,
     LeasesRebound,
@@ -76,7 +77,7 @@ class Checker:
                 case _:
                     pass
             state.evolve(event)
-            if isinstance(event, LeasesAllocated | LeasesRebound):
+            if isinstance(event, LeasesAllocated | LeasesRebound | AttachConfirmed):
                 self._grant(event.owner)
         state.advance(record, stored.sequence, digest(stored.data))
         self.records += 1
@@ -155,7 +156,9 @@ class Checker:
             self.wrong(f"{address} comes up in {namespace.path} and is up in {others[0]}")
         holder = self.state.holder(*parse_address(address))
         if holder != namespace.owner:
-            self.wrong(f"{address} comes up in {namespace.path} of {namespace.owner}, the log's holder is {holder}")
+            self.wrong(
+                f"{address} comes up in {namespace.path} of {namespace.owner}, the log's holder is {holder}"
+            )
 
     # what runtimes are told
 

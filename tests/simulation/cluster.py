@@ -216,7 +216,9 @@ class Cluster:
                 yield f"the memory of {leader.name} is not what the log says"
             yield from audit(memory)
 
-    def _unsettled_sandbox(self, owner: str, netns: str, attached: dict[str, tuple[str, ...]]) -> Iterable[str]:
+    def _unsettled_sandbox(
+        self, owner: str, netns: str, attached: dict[str, tuple[str, ...]]
+    ) -> Iterable[str]:
         holding = self.checker.state.holdings.get(owner)
         if holding is None:
             yield f"{owner} lives and holds nothing"

@@ -145,7 +145,7 @@ class Faults:
         self._cluster.hub.weather = Weather(
             lost=random() * 0.15,
             doubled=random() * 0.1,
-            late=random() * 0.15,
+            late=random() * 0.03,
             late_s=8.0 * random(),
             lying_fence=random() * 0.2 if random() < 0.5 else 0.0,
         )
@@ -173,4 +173,6 @@ class Faults:
         if agent.is_alive:
             kernel = agent.kernel
             kernel.refuses = 0.2
-            self._tell(f"the kernel of {agent.node} refuses", self._later(3.0, setattr, kernel, "refuses", 0.0))
+            self._tell(
+                f"the kernel of {agent.node} refuses", self._later(3.0, setattr, kernel, "refuses", 0.0)
+            )

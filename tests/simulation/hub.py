@@ -7,6 +7,7 @@ that delivers again, "wrong last sequence" although it fits (#7281), appends tha
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from random import Random
@@ -23,7 +24,10 @@ ACK_WAIT_S = 10.0
 
 
 class Weather(msgspec.Struct, kw_only=True):
-    """How messages fare between a client and the hub, as probabilities of one way of one message."""
+    """How messages fare between a client and the hub, as probabilities of one way of one message.
+
+    What is late holds up what comes behind it on the same connection, as TCP does: NATS keeps the order of one publisher.
+    Between connections, and by way of a stream, everything is reordered."""
 
     lost: float = 0.0
     doubled: float = 0.0
@@ -32,11 +36,20 @@ class Weather(msgspec.Struct, kw_only=True):
     lying_fence: float = 0.0
 
 
+class Way(msgspec.Struct, gc=False):
+    """One direction of a connection: what is under way, in order, and when the last of it arrives."""
+
+    acts: deque[tuple[int, Callable[[], None]]] = msgspec.field(default_factory=lambda: deque())
+    last_s: float = 0.0
+
+
 class Link(msgspec.Struct, kw_only=True, gc=False):
     """The way of one client to the hub. `silent`: messages vanish; `closed`: both ends know that nobody is there."""
 
     name: str
     state: Literal["up", "silent", "closed"] = "up"
+    up: Way = msgspec.field(default_factory=lambda: Way())
+    down: Way = msgspec.field(default_factory=lambda: Way())
 
 
 class Client(Protocol):
@@ -115,22 +128,41 @@ class Hub:
         """Whether both ends believe in the connection."""
         return self.is_up and link.state != "closed"
 
-    def carry(self, link: Link, act: Callable[[], None], *, safe: bool = False) -> None:
-        """`act` happens at the other end of the link: later, twice or never. `safe` ways are only slow."""
-        weather, r = self.weather, self.random.random()
-        if not self.is_up or link.state != "up":
-            return
-        delay_s = 2e-4 + 6e-4 * self.random.random()
-        if not safe and r < weather.lost + weather.doubled + weather.late:
-            if r < weather.lost:
-                return
-            if r < weather.lost + weather.doubled:
-                self.process.call_later(delay_s * 3, self._arrive, self.epoch, link, act)
-            else:
-                delay_s += self.random.random() * weather.late_s
-        self.process.call_later(delay_s, self._arrive, self.epoch, link, act)
+    def up(self, link: Link, act: Callable[[], None]) -> None:
+        """`act` happens at the hub: later, twice or never."""
+        delay_s = self._delay_s(link, link.up, act)
+        if delay_s >= 0:
+            self._send(link, link.up, act, delay_s)
 
-    def _arrive(self, epoch: int, link: Link, act: Callable[[], None]) -> None:
+    def down(self, link: Link, act: Callable[[], None], *, safe: bool = False) -> None:
+        """`act` happens at the client. A `safe` message tells of something that the client would find out anyhow."""
+        delay_s = self._delay_s(link, link.down, None if safe else act)
+        if delay_s >= 0:
+            self._send(link, link.down, act, delay_s)
+
+    def _send(self, link: Link, way: Way, act: Callable[[], None], delay_s: float) -> None:
+        way.last_s = max(way.last_s, self.scheduler.now_s + delay_s)
+        way.acts.append((self.epoch, act))
+        self.process.call_at(way.last_s, self._arrive, link, way)
+
+    def _delay_s(self, link: Link, way: Way, doubles: Callable[[], None] | None) -> float:
+        """Negative for a message that is lost."""
+        if not self.is_up or link.state != "up":
+            return -1.0
+        weather, random = self.weather, self.random.random
+        delay_s = 2e-4 + 6e-4 * random()
+        if doubles is not None and (weather.lost or weather.doubled or weather.late):
+            r = random()
+            if r < weather.lost:
+                return -1.0
+            if r < weather.lost + weather.doubled:
+                self._send(link, way, doubles, delay_s)
+            elif r < weather.lost + weather.doubled + weather.late:
+                delay_s += random() * weather.late_s
+        return delay_s
+
+    def _arrive(self, link: Link, way: Way) -> None:
+        epoch, act = way.acts.popleft()
         if epoch == self.epoch and self.is_up and link.state == "up":
             act()
 
@@ -200,7 +232,7 @@ class Hub:
             stream.ids[message_id] = (sequence, now_s + DEDUPLICATE_S)
         self.on_stored(stream, stored)
         for client in self.followers.get(stream.spec.name, ()):
-            self.carry(client.link, lambda client=client: client.woken(stream.spec.name), safe=True)
+            self.down(client.link, lambda client=client: client.woken(stream.spec.name), safe=True)
         return sequence
 
     def _last_of(self, stream: Stream, subject: str) -> int:
@@ -283,4 +315,16 @@ def following(stream: Stream, start: int, pattern: str, *, last_per_subject: boo
             yield stored
 
 
-__all__ = ["ApiError", "BusError", "Client", "Hub", "Link", "Stored", "Stream", "Weather", "fits", "following", "view"]
+__all__ = [
+    "ApiError",
+    "BusError",
+    "Client",
+    "Hub",
+    "Link",
+    "Stored",
+    "Stream",
+    "Weather",
+    "fits",
+    "following",
+    "view",
+]

@@ -156,7 +156,9 @@ class Kubelet:
         """As Multus does it: one after the other, and all down if one fails."""
         self.live[sandbox.container_id] = sandbox
         sandbox.wanted = tuple(["eth0", "net1", "net2", "net3"][:count])
-        give_up_s = 0.05 + self._random.random() * 3 if self._random.random() < 0.04 and not self.resting else 0.0
+        give_up_s = (
+            0.05 + self._random.random() * 3 if self._random.random() < 0.04 and not self.resting else 0.0
+        )
         for ifname in sandbox.wanted:
             try:
                 await self.add(sandbox, ifname, give_up_s)
@@ -274,9 +276,7 @@ class Kubelet:
 
     async def _pod_lives(self, name: str, uid: str, node: str, count: int) -> None:
         cluster, random = self._cluster, self._random
-        arguments = (
-            f"IgnoreUnknown=1;K8S_POD_NAMESPACE={NAMESPACE};K8S_POD_NAME={name};K8S_POD_UID={uid}"
-        )
+        arguments = f"IgnoreUnknown=1;K8S_POD_NAMESPACE={NAMESPACE};K8S_POD_NAME={name};K8S_POD_UID={uid}"
         failures = 0
         while True:
             sandbox = self.sandbox(uid, node, arguments)

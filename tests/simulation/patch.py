@@ -80,7 +80,9 @@ class _Status:
 def quiet() -> Generator[None]:
     """No log line is made."""
     before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50), cache_logger_on_first_use=False)
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(50), cache_logger_on_first_use=False
+    )
     try:
         yield
     finally:
