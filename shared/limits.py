@@ -45,6 +45,23 @@ LOG_HISTORY_S = 30 * 24 * 3600.0
 RECONCILE_INTERVAL_S = 30.0
 RECONCILE_SWEEP_MIN = 5
 RECONCILE_SWEEP_FRACTION = 0.1
+WITNESS_INTERVAL_S = 10.0
+WITNESS_COALESCE_S = 1.0
+"""A change of a node's journal is reported with all others of so long."""
+WITNESS_UNSETTLED_MAX = 256
+"""Attachments under way that a report names; with more, nothing is compared."""
+WITNESS_CLAIMS_MAX = 20_000
+"""Claims of one node that are listened to at all."""
+WITNESS_UNKNOWN_MAX = 256
+"""Addresses that one node can keep from others by claiming what nobody else knows of."""
+GENERATION_MAX = 1 << 48
+"""No lease gets there; a claim beyond it is not believed."""
+MARK_WAIT_S = 0.4
+"""How long a new leader waits for the marks of nodes that do not answer; it is part of the fail-over."""
+REBUILD_WAIT_S = 12.0
+"""How long a rebuild waits for the journals of nodes that are silent."""
+REBUILD_LISTEN_S = 3.0
+"""How long a rebuild listens at least, for nodes that nobody knows of."""
 MTU_MIN_BYTES = 68
 MTU_MIN_IPV6_BYTES = 1280
 PAGE_MAX_LEASES = 2000

@@ -38,7 +38,7 @@ RELEASED_S = 1.0
 _AGAIN = ("try_later", "log_unsafe")
 
 
-def request_of(call: Call, config: Native | Ipam, node: str, seen: Mark) -> Allocate:
+def request_of(call: Call, config: Native | Ipam, node: str) -> Allocate:
     """What is asked for one ADD: the calling interface. Pure."""
     wanted = InterfaceRequest(
         ifname=call.ifname,
@@ -57,15 +57,24 @@ def request_of(call: Call, config: Native | Ipam, node: str, seen: Mark) -> Allo
         pod_namespace=call.pod.namespace,
         pod_name=call.pod.name,
         pod_uid=call.pod.uid,
-        seen=seen,
     )
 
 
 class Allocation:
-    """`released_ns` tells when this node last gave an address back."""
+    """`released_ns` tells when this node last gave an address back, `seen` the furthest place in the lease log that its journal
+    knows: an answer from another log is not taken."""
 
-    def __init__(self, bus: Bus, node: str, metrics: AgentMetrics, released_ns: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        node: str,
+        metrics: AgentMetrics,
+        *,
+        released_ns: Callable[[], int],
+        seen: Callable[[], Mark],
+    ) -> None:
         self._bus = bus
+        self._seen = seen
         self._subject = subjects.allocate(node)
         self._metrics = metrics
         self._released_ns = released_ns
@@ -80,7 +89,7 @@ class Allocation:
         pause_s = PAUSE_MIN_S
         answer = OrbweaverError("try_later", "no time is left before the caller's deadline")
         while (usable_s := (deadline_ns - _RESERVE_NS - now_ns()) / _SECOND_NS) > 0:
-            request = msgspec.structs.replace(request, ttl_ms=int(usable_s * 1000))
+            request = msgspec.structs.replace(request, ttl_ms=int(usable_s * 1000), seen=self._seen())
             answer = await self._once(request, min(ANSWER_S, usable_s))
             if isinstance(answer, Allocated):
                 return answer
@@ -120,7 +129,12 @@ class Allocation:
         if reply.attempt != request.attempt:
             raise self._foreign(f"is to attempt {reply.attempt}, not to {request.attempt}")
         if isinstance(reply, Allocated):
-            return reply
+            if self._seen().incarnation in ("", reply.mark.incarnation):
+                return reply
+            return OrbweaverError(
+                "log_unsafe",
+                f"the answer is from log {reply.mark.incarnation}, which this node has not joined",
+            )
         return OrbweaverError(reply.error if reply.error in ERRORS else "internal", reply.message)
 
     def _foreign(self, found: str) -> OrbweaverError:

@@ -27,6 +27,7 @@ from services.agent.kernel import Kernel
 from services.agent.kernel_thread import KernelThreads
 from services.agent.reconcile import Reconciliation
 from services.agent.release import Releases
+from services.agent.witness import Witness
 from shared import subjects
 from shared.bus import Bus, BusError, Message
 from shared.contracts.attach import AttachEvent
@@ -78,7 +79,11 @@ class App:
             telemetry.meter, attachments=lambda: len(journal.entries), unpublished=self._releases.waiting
         )
         self._allocation = Allocation(
-            bus, settings.node, self._metrics, released_ns=lambda: self._releases.latest_ns
+            bus,
+            settings.node,
+            self._metrics,
+            released_ns=lambda: self._releases.latest_ns,
+            seen=lambda: journal.seen,
         )
         self._kernel = KernelThreads(kernel, boot_id)
         self._attachments = Attachments(
@@ -96,6 +101,13 @@ class App:
             attachments=self._attachments,
             emit=self._emit,
             kernel=self._kernel,
+        )
+        self._witness = Witness(
+            bus=bus,
+            node=settings.node,
+            journal=journal,
+            kernel=self._kernel,
+            is_busy=self._attachments.is_busy,
         )
         self._running: dict[tuple[Verb, AttachmentId, str], asyncio.Task[Reply]] = {}
         self._background: set[asyncio.Task[None]] = set()
@@ -123,11 +135,13 @@ class App:
         self._serving = True
         log.info("serving", attachments=len(self._journal.entries))
         reconciling = asyncio.create_task(self._reconciliation.run())
+        witnessing = asyncio.create_task(self._witness.run())
         try:
             await self._bus.closed.wait()
         finally:
             self._serving = False
             reconciling.cancel()
+            witnessing.cancel()
             for serving in served:
                 await serving.stop()
             await self._end_calls()

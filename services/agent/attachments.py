@@ -189,9 +189,7 @@ class Attachments:
             await self._journal.put(entry)
             trace.step("journal.intent", began_ns)
             with trace.child("allocate"):
-                allocated = await self._allocation.ask(
-                    request_of(call, config, self._node, self._journal.seen), call.deadline_ns
-                )
+                allocated = await self._allocation.ask(request_of(call, config, self._node), call.deadline_ns)
             return await self._build(call, config, netns, entry, allocated, trace)
 
     async def _known(self, call: Call) -> Entry | None:

@@ -20,6 +20,7 @@ from services.agent.netns import OWN_PATH, InsideSockets, Netns, NetnsError, Net
 from services.agent.op import AddAddress, AddRoute, CreateMacvlan, DeleteLink, EnableIpv6, Op, SetMtu, SetUp
 from services.agent.plan import Plan, Refused, announcements, plan
 from services.agent.route_socket import DumpInterruptedError
+from services.agent.scan import Scan, walk
 from services.agent.state import DesiredInterface, Observed, OwnedLink, ParentLink
 
 _NODE_SOCKETS_KEPT = 16
@@ -134,6 +135,26 @@ class Kernel:
         if isinstance(planned, Refused):
             return [planned.sentence]
         return _differences(planned.ops)
+
+    def scan(self) -> Scan:
+        """Every address of ours in the machine's namespaces."""
+        return walk(self.is_node_netns, self.sightings)
+
+    def sightings(self, netns: Netns) -> dict[str, str]:
+        """Addresses (CIDR, link-local ones left out) on macvlans that hang on a link of the node → the macvlan's name.
+
+        Raises KernelError."""
+        with self._inside(netns, _no_step, with_packet=False) as (_, pod):
+            links = observe.pod_links(pod, self._node)
+            ours = {link.ifname for link in links if link.kind == "macvlan" and link.parent_ifindex}
+            if not ours:
+                return {}
+            names = {link.ifindex: link.ifname for link in links}
+            return {
+                one.address: one.ifname
+                for one in observe.pod_addresses(pod, names)
+                if one.ifname in ours and not one.link_local
+            }
 
     def parent(self, name: str) -> ParentLink | None:
         """The node's link of this name, or None."""

@@ -19,6 +19,7 @@ from services.agent.entry import Entry
 from services.agent.execute import StepTiming
 from services.agent.kernel import AttachedInterface, Kernel
 from services.agent.netns import Netns, NetnsError, NetnsGoneError
+from services.agent.scan import Scan
 from services.agent.state import DesiredInterface
 from services.agent.turn import uninterrupted
 from shared.errors import OrbweaverError
@@ -95,6 +96,10 @@ class KernelThreads:
         return await self._run(
             lambda: frozenset(entry.attachment for entry in entries if self._is_gone(entry))
         )
+
+    async def scan(self) -> Scan:
+        """What the machine's namespaces show of this node."""
+        return await self._run(self._kernel.scan)
 
     def _compare(self, entry: Entry, netns_path: str) -> tuple[str, ...]:
         if entry.boot_id != self._boot_id:

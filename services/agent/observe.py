@@ -81,7 +81,7 @@ def observe(node: InsideSockets, pod: InsideSockets, netns: Netns, node_netns: N
     return Observed(
         parents=_parents(node),
         links=links,
-        addresses=_addresses(pod, names),
+        addresses=pod_addresses(pod, names),
         routes=_routes(pod, names),
         ipv6_disabled=netns.ipv6_disabled(("default", *names.values())),
     )
@@ -167,7 +167,8 @@ def _parents(node: InsideSockets) -> tuple[ParentLink, ...]:
     return tuple(parents)
 
 
-def _addresses(pod: InsideSockets, names: dict[int, str]) -> tuple[ObservedAddress, ...]:
+def pod_addresses(pod: InsideSockets, names: dict[int, str]) -> tuple[ObservedAddress, ...]:
+    """The addresses of those links (index → name)."""
     addresses: list[ObservedAddress] = []
     for reply in pod.route.dump(netlink.dump_addresses()):
         family, prefix_length, flags, index, found = netlink.address_fields(reply.payload)

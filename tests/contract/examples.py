@@ -12,11 +12,11 @@ from pathlib import Path
 
 import msgspec
 
-from shared.contracts import attach, facts, inventory, ipam, lease, query, span
+from shared.contracts import attach, facts, inventory, ipam, lease, query, span, witness
 from shared.contracts.codec import encode
 
 GOLDEN = Path(__file__).parent / "golden"
-MODULES = (attach, facts, inventory, ipam, lease, query, span)
+MODULES = (attach, facts, inventory, ipam, lease, query, span, witness)
 
 _MARK = ipam.Mark(incarnation="i1", sequence=41, digest="00ff")
 _FACT = facts.ObjectFact(
@@ -165,6 +165,62 @@ EXAMPLES: dict[str, msgspec.Struct] = {
     "attachment.detached.1": lease.AttachmentDetached(owner="u1", ifname="eth0", generation=4),
     "leases.released.1": lease.LeasesReleased(owner="u1", ifnames=("eth0",), reason="DEL", rest_until_ns=77),
     "attempt.voided.1": lease.AttemptVoided(attempt="ad", until_ns=78),
+    "log.rebuilt.1": lease.LogRebuilt(
+        lost="i0",
+        reason="the log is empty",
+        reported=("n1",),
+        silent=("n2",),
+        complete=False,
+        generation=9,
+    ),
+    "node.reported.1": lease.NodeReported(node="n2"),
+    "node.departed.1": lease.NodeDeparted(node="n2"),
+    "addresses.quarantined.1": lease.AddressesQuarantined(
+        items=(
+            lease.QuarantinedItem(
+                address="10.6.0.12",
+                pool="rack-1",
+                node="n1",
+                container_id="c1",
+                ifname="eth0",
+                generation=3,
+                reason="no lease",
+            ),
+        )
+    ),
+    "quarantine.lifted.1": lease.QuarantineLifted(addresses=("10.6.0.12",), reason="n1 claims it no more"),
+    "witness.report.1": witness.WitnessReport(
+        node="n1",
+        seen=_MARK,
+        digest=bytes(range(16)),
+        attachments=2,
+        unsettled=(("c2", "eth0"),),
+        crowded=True,
+    ),
+    "witness.detail.1": witness.WitnessDetail(
+        node="n1",
+        question="q1",
+        seen=_MARK,
+        part=0,
+        parts=1,
+        claims=(
+            witness.Claim(
+                container_id="c1",
+                ifname="eth0",
+                addresses=("10.6.0.12/16",),
+                generation=3,
+                state="releasing",
+                attempt="aa",
+                live=True,
+                **_POD,
+            ),
+        ),
+        unsettled=(("c2", "eth0"),),
+        scanned=True,
+    ),
+    "ask.witness.report.1": witness.AskReport(),
+    "ask.witness.detail.1": witness.AskDetail(question="q1"),
+    "ask.witness.adopt.1": witness.Adopt(question="q1", mark=_MARK),
     "lease.record.1": lease.Record(
         incarnation="i1",
         term=2,
