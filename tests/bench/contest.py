@@ -102,20 +102,17 @@ def interleave(
 def one_by_one(place: Place, node: Path, contender: Contender, attaches: int, standing: int = 100) -> None:
     """`attaches` ADDs, one after the other; up to `standing` pods stand at a time, as on a full node.
 
-    The namespaces are removed at the end: the kernel clears up after one for 20 ms or more, and would do so during the next ADDs.
+    The namespaces stay until the place is cleared (200 KiB each): the kernel works for seconds on the end of hundreds of them, and
+    would do so beside whatever is measured next.
     """
-    removed: list[Path] = []
     for start in range(0, attaches, standing):
         pods = _fresh(place, min(standing, attaches - start))
         contender.add_ms += [contender.call("ADD", container_id, netns, node) for container_id, netns in pods]
         contender.del_ms += [contender.call("DEL", container_id, netns, node) for container_id, netns in pods]
-        removed += [netns for _, netns in pods]
-    for netns in removed:
-        demo_netns.remove(netns)
 
 
 def at_once(place: Place, node: Path, contender: Contender, attaches: int, width: int = 16) -> float:
-    """Whole ADDs a second with `width` running at any time; their DELs afterwards are not counted."""
+    """Whole ADDs a second with `width` running at any time; their DELs afterwards are not counted. The namespaces stay."""
     pods = _fresh(place, attaches)
 
     def add(pod: tuple[str, Path]) -> None:
@@ -129,8 +126,6 @@ def at_once(place: Place, node: Path, contender: Contender, attaches: int, width
         list(pool.map(add, pods))
         took_s = time.monotonic() - start_s
         list(pool.map(delete, pods))
-    for _, netns in pods:
-        demo_netns.remove(netns)
     return attaches / took_s
 
 
