@@ -20,6 +20,7 @@ from services.allocator.lead import Election
 from services.allocator.leader import Leader
 from services.allocator.log import Fenced, LeaseLog, LogBroken, fold_message
 from services.allocator.mark import LogMark, MarkStore, check_mark
+from services.allocator.pool_index import PoolSpace
 from services.allocator.servers import UnsafeServers
 from services.allocator.state import State
 from services.allocator.view import explain, leases_page
@@ -32,6 +33,7 @@ from shared.contracts.lease import SnapshotManifest, TermStarted
 from shared.contracts.query import (
     EXPLAIN,
     IPAM_QUERY,
+    QUERY_SERVICE,
     AllocatorView,
     QueryLeases,
     ServiceView,
@@ -42,7 +44,8 @@ from shared.telemetry.metrics import AllocatorMetrics
 
 log = structlog.get_logger()
 
-CATCH_UP_S = 10.0
+CATCH_UP_S = 5.0
+"""Without one record more in this time, the next is not going to come."""
 MARK_INTERVAL_S = 1.0
 BROKEN_RETRY_S = 2.0
 
@@ -71,9 +74,10 @@ class Replica:
         self._clock = clock
         self._marks = marks
         self._assert_servers = assert_servers
-        self._mark_at_s = 0.0
+        self._marked = 0
         self._records_since_snapshot = 0
         self._snapshotting: asyncio.Task[None] | None = None
+        self._auditing = asyncio.Lock()
         self.reason = "starting"
         self._metrics = AllocatorMetrics(
             telemetry.meter,
@@ -146,7 +150,7 @@ class Replica:
             self._bus, "allocator", self._settings.replica, self._settings.stream_replicas, self._clock
         )
         try:
-            await follow.caught_up()
+            await self._catch_up(state, follow)
             self.reason = ""
             await self._stand_by(election, follow)
             await self._catch_up(state, follow)
@@ -173,12 +177,19 @@ class Replica:
             waiting.cancel()
 
     async def _catch_up(self, state: State, follow: Follow) -> None:
-        """Folds to the stream's end. A record that the server counts but does not deliver is a broken one."""
+        """Folds to the stream's end. Raises LogBroken if what is there is not what it must be.
+
+        A damaged record at the end is counted by the server and never delivered; a damaged one before shows in the chain.
+        """
+        # the mark first: a leader may append and mark while this replica folds
+        mark = self._marks.read()
         last = (await self._bus.stream_state("LEASES")).last_sequence
-        until = self._clock.monotonic_s() + CATCH_UP_S
+        folded, until = state.sequence, self._clock.monotonic_s() + CATCH_UP_S
         while state.sequence < last:
             if follow.failed is not None:
                 raise follow.failed
+            if state.sequence > folded:
+                folded, until = state.sequence, self._clock.monotonic_s() + CATCH_UP_S
             if self._clock.monotonic_s() > until:
                 raise LogBroken(
                     f"the log has {last} records, only {state.sequence} can be read: the last one is damaged"
@@ -188,7 +199,7 @@ class Replica:
             raise LogBroken(
                 f"the log ends at {last}, memory and snapshot go to {state.sequence}: records are lost"
             )
-        check_mark(self._marks.read(), state)
+        check_mark(mark, state)
 
     async def _lead(self, state: State, election: Election) -> None:
         await self._assert_servers()
@@ -229,19 +240,29 @@ class Replica:
     async def _run_until_lost(self, leader: Leader, election: Election) -> None:
         running = asyncio.create_task(leader.run())
         lost = asyncio.create_task(election.lost.wait())
+        marking = asyncio.create_task(self._mark_for_ever(leader.state))
+        tasks = (running, lost, marking)
         try:
-            await asyncio.wait({running, lost}, return_when=asyncio.FIRST_COMPLETED)
-            if running.done():
-                running.result()
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in (running, marking):
+                if task.done():
+                    task.result()
             raise Fenced("leadership was not renewed")
         finally:
-            for task in (running, lost):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(running, lost, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
+            # whatever ended the term, what was acknowledged in it was
+            self._write_mark(leader.state)
+
+    async def _mark_for_ever(self, state: State) -> None:
+        """The mark is behind by an interval at most, also when a burst is the last for a long time."""
+        while True:
+            await asyncio.sleep(MARK_INTERVAL_S)
+            if state.sequence > self._marked:
+                self._write_mark(state)
 
     def _on_appended(self, state: State) -> None:
-        if self._clock.monotonic_s() - self._mark_at_s >= MARK_INTERVAL_S:
-            self._write_mark(state)
         self._records_since_snapshot += 1
         if self._records_since_snapshot >= limits.SNAPSHOT_RECORDS and self._snapshotting is None:
             self._records_since_snapshot = 0
@@ -250,7 +271,7 @@ class Replica:
             self._snapshotting = asyncio.create_task(self._snapshot(manifest, chunks))
 
     def _write_mark(self, state: State) -> None:
-        self._mark_at_s = self._clock.monotonic_s()
+        self._marked = state.sequence
         self._marks.write(LogMark(incarnation=state.incarnation, sequence=state.sequence))
 
     async def _snapshot(self, manifest: SnapshotManifest, chunks: list[bytes]) -> None:
@@ -293,6 +314,7 @@ class Replica:
         until = self._clock.monotonic_s() + 5.0
         while self._facts.sequence < query.facts_at_least and self._clock.monotonic_s() < until:
             await asyncio.sleep(0.005)
+        violations = await self._audit(leader) if query.audit else ()
         async with leader.settled:
             state = leader.state
             return encode(
@@ -303,9 +325,17 @@ class Replica:
                     leases=state.lease_count(),
                     facts_sequence=self._facts.sequence,
                     facts_synced=self._facts.synced,
-                    violations=audit(state),
+                    violations=violations,
                 )
             )
+
+    async def _audit(self, leader: Leader) -> tuple[str, ...]:
+        """Checks a copy in a thread: the loop must go on renewing leadership, however many leases there are."""
+        async with self._auditing:
+            async with leader.settled:
+                copy = encode(leader.state.snapshot())
+            spaces = {name: self._facts.pool_space(name) for name in self._facts.pools}
+            return await asyncio.to_thread(_audit_copy, copy, spaces)
 
     async def _on_explain(self, message: Message) -> bytes | None:
         leader = self._leader
@@ -320,7 +350,12 @@ class Replica:
         async with leader.settled:
             return encode(explain(leader.state, self._facts, query))
 
-    async def _on_service(self, _message: Message) -> bytes:
+    async def _on_service(self, message: Message) -> bytes | None:
+        try:
+            QUERY_SERVICE.decode(message.data)
+        except MessageError:
+            self._metrics.refused("orb.ask.service")
+            return None
         state = self._state
         return encode(
             ServiceView(
@@ -341,7 +376,10 @@ class Replica:
         )
 
     def _leases_by_pool(self) -> dict[str, int]:
-        counts: dict[str, int] = dict.fromkeys(self._facts.pools, 0)
-        for _, _, _, lease in self._state.leases():
-            counts[lease.pool] = counts.get(lease.pool, 0) + 1
-        return counts
+        return {**dict.fromkeys(self._facts.pools, 0), **self._state.leases_by_pool}
+
+
+def _audit_copy(copy: bytes, spaces: dict[str, PoolSpace | None]) -> tuple[str, ...]:
+    state = State.from_snapshot(snapshot.SNAPSHOT.decode(copy))
+    state.put_pools(spaces)
+    return audit(state)

@@ -18,7 +18,7 @@ from shared.contracts.codec import Codec, MessageError, encode
 from shared.contracts.lease import SNAPSHOT_MANIFEST, SnapshotManifest
 
 log = structlog.get_logger()
-_SNAPSHOT: Codec[Snapshot] = Codec(Snapshot)
+SNAPSHOT: Codec[Snapshot] = Codec(Snapshot)
 MANIFEST = "manifest"
 KEPT = 2
 
@@ -45,7 +45,7 @@ def join(manifest: SnapshotManifest, chunks: list[bytes]) -> Snapshot:
     whole = b"".join(chunks)
     if len(chunks) != manifest.chunks or hashlib.sha256(whole).digest() != manifest.sha256:
         raise MessageError(f"snapshot {manifest.sequence}: its chunks do not make what the manifest names")
-    snapshot = _SNAPSHOT.decode(whole)
+    snapshot = SNAPSHOT.decode(whole)
     if (snapshot.sequence, snapshot.digest) != (manifest.sequence, manifest.digest):
         raise MessageError(f"snapshot {manifest.sequence} holds the state of {snapshot.sequence}")
     return snapshot

@@ -138,6 +138,7 @@ class State:
         self.generation = 0
         self.holdings: dict[str, Holding] = {}
         self.taken: dict[int, dict[int, str]] = {4: {}, 6: {}}
+        self.leases_by_pool: dict[str, int] = {}
         self.resting: dict[tuple[int, int], Resting] = {}
         self.voided: dict[str, int] = {}
         self.quarantine: dict[tuple[int, int], Quarantined] = {}
@@ -297,6 +298,7 @@ class State:
             holding.interfaces[item.ifname] = held
         held.leases.append(Lease(family, *halves(address), item.pool, item.prefix_len))
         self.taken[family][address] = holding.owner
+        self.leases_by_pool[item.pool] = self.leases_by_pool.get(item.pool, 0) + 1
         self.resting.pop((family, address), None)
         self.pools.take(family, address)
 
@@ -364,6 +366,9 @@ class State:
 
     def _give_back(self, lease: Lease, rest_until_ns: int) -> None:
         del self.taken[lease.family][lease.address]
+        self.leases_by_pool[lease.pool] -= 1
+        if not self.leases_by_pool[lease.pool]:
+            del self.leases_by_pool[lease.pool]
         if rest_until_ns > 0:
             key = (lease.family, lease.address)
             self.resting[key] = Resting(lease.family, lease.high, lease.low, lease.pool, rest_until_ns)
@@ -439,6 +444,7 @@ class State:
             for held in holding.interfaces.values():
                 for lease in held.leases:
                     state.taken[lease.family][lease.address] = holding.owner
+                    state.leases_by_pool[lease.pool] = state.leases_by_pool.get(lease.pool, 0) + 1
         for kept in snapshot.quarantine:
             state.quarantine[kept.family, kept.address] = kept
         state.silent, state.complete, state.lost = set(snapshot.silent), snapshot.complete, snapshot.lost

@@ -97,7 +97,7 @@ async def _leader(system: System) -> tuple[AllocatorView | None, int, int]:
     """The leader, with the end of its log before and after it answered: the log grows meanwhile."""
     try:
         before = (await system.bus.stream_state(LEASES.name)).last_sequence
-        view = await question.allocator(system)
+        view = await question.allocator(system, audit=True)
         after = (await system.bus.stream_state(LEASES.name)).last_sequence
     except BusError:
         return None, 0, 0

@@ -39,6 +39,7 @@ TRY_TIMEOUT_S = 2.0
 PAUSE_S = 0.1
 AGENT_TIMEOUT_S = 3.0
 CHECK_TIMEOUT_S = 20.0
+AUDIT_TIMEOUT_S = 30.0
 _TIME_MAX_NS = 1 << 62
 """The year 2116: what tells of later is no time."""
 
@@ -59,7 +60,8 @@ async def leases(system: System, query: QueryLeases) -> list[LeaseView]:
     found: list[LeaseView] = []
     after = ""
     while True:
-        page = await _allocator(system, msgspec.structs.replace(query, after=after))
+        asked = encode(msgspec.structs.replace(query, after=after))
+        page = IPAM_ANSWER.decode(await leader(system, IPAM_QUERY, asked))
         if not isinstance(page, LeasesPage):
             raise MessageError("the allocator answered another question")
         found += page.leases
@@ -69,18 +71,18 @@ async def leases(system: System, query: QueryLeases) -> list[LeaseView]:
 
 
 async def allocator(
-    system: System, facts_at_least: int = 0, timeout_s: float = LEADER_TIMEOUT_S
+    system: System, facts_at_least: int = 0, timeout_s: float = LEADER_TIMEOUT_S, *, audit: bool = False
 ) -> AllocatorView:
-    view = await _allocator(system, QueryAllocator(facts_at_least=facts_at_least), timeout_s)
+    """The leader's view of itself; with `audit` it checks its whole memory first."""
+    query = QueryAllocator(facts_at_least=facts_at_least, audit=audit)
+    limit_s = AUDIT_TIMEOUT_S if audit else timeout_s
+    payload = encode(query)
+    view = IPAM_ANSWER.decode(
+        await leader(system, IPAM_QUERY, payload, limit_s, limit_s if audit else TRY_TIMEOUT_S)
+    )
     if not isinstance(view, AllocatorView):
         raise MessageError("the allocator answered another question")
     return view
-
-
-async def _allocator(
-    system: System, query: QueryLeases | QueryAllocator, timeout_s: float = LEADER_TIMEOUT_S
-) -> LeasesPage | AllocatorView:
-    return IPAM_ANSWER.decode(await leader(system, IPAM_QUERY, encode(query), timeout_s))
 
 
 async def leader(

@@ -54,6 +54,8 @@ class QueryAllocator(msgspec.Struct, frozen=True, kw_only=True, tag="query.alloc
     answer tells how far they are."""
 
     facts_at_least: int = 0
+    audit: bool = False
+    """Check the whole memory as well, which takes seconds where there are many leases."""
 
 
 class AllocatorView(msgspec.Struct, frozen=True, kw_only=True, tag="query.allocator.view.1"):
