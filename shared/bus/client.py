@@ -139,6 +139,10 @@ class Connection:
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         self._on_reconnect.append(callback)
 
+    def forget_on_reconnect(self, callback: Callable[[], None]) -> None:
+        with contextlib.suppress(ValueError):
+            self._on_reconnect.remove(callback)
+
     def new_inbox(self) -> str:
         return self._client.new_inbox()
 

@@ -327,6 +327,7 @@ class Follow:
         self._last_per_subject = last_per_subject
         self._consumer = ""
         self._delivered = 0
+        self._idle_heartbeats = 0
         self._arrived: asyncio.Queue[Message | None] = asyncio.Queue()
         self._caught_up = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -341,11 +342,13 @@ class Follow:
         try:
             await self._renew()
         except BaseException:
+            self._connection.forget_on_reconnect(self._renew_soon)
             await self._serving.stop()
             raise
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
+        self._connection.forget_on_reconnect(self._renew_soon)
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -356,7 +359,10 @@ class Follow:
                 await self._jetstream.api(f"CONSUMER.DELETE.{self._stream}.{self._consumer}")
 
     async def caught_up(self) -> None:
-        """Returns when everything that was in the stream at the start was handled. Raises what the handler raised."""
+        """Returns when everything that was in the stream at the start was handled. Raises what the handler raised.
+
+        A damaged message at the stream's end is counted and never delivered: two idle heartbeats end the wait for it.
+        """
         waiter = asyncio.ensure_future(self._caught_up.wait())
         assert self._task is not None
         await asyncio.wait({waiter, self._task}, return_when=asyncio.FIRST_COMPLETED)
@@ -390,7 +396,7 @@ class Follow:
         if self._consumer and self._connection.connected:
             with contextlib.suppress(BusError):
                 await self._jetstream.api(f"CONSUMER.DELETE.{self._stream}.{self._consumer}")
-        self._delivered = 0
+        self._delivered = self._idle_heartbeats = 0
         created = await self._jetstream.api(
             f"CONSUMER.CREATE.{self._stream}", {"stream_name": self._stream, "config": config}
         )
@@ -431,7 +437,12 @@ class Follow:
                     await self._connection.publish(stalled, b"")
                 return True
             last = message.headers.get("Nats-Last-Consumer")
-            return last is None or int(last) == self._delivered
+            if last is not None and int(last) != self._delivered:
+                return False
+            self._idle_heartbeats += 1
+            if self._idle_heartbeats >= 2:
+                self._caught_up.set()
+            return True
         if message.headers.get("Status"):
             return False
         consumer, sequence, delivered, pending = _ack_subject(message.reply)
@@ -440,6 +451,7 @@ class Follow:
         if delivered != self._delivered + 1:
             return False
         self._delivered = delivered
+        self._idle_heartbeats = 0
         await self._handler(
             StreamMessage(
                 subject=message.subject,
