@@ -26,7 +26,11 @@ log = structlog.get_logger()
 
 async def serve(settings: AllocatorSettings) -> int:
     """Runs until SIGTERM. Exit code 2 means that a setting must be changed, 1 that a new start may help."""
-    bus = await Bus.connect(settings.bus, f"allocator {settings.replica}")
+    try:
+        bus = await Bus.connect(settings.bus, f"allocator {settings.replica}")
+    except BusDenied as error:
+        log.error("allocator not started", error=str(error))
+        return 2
     telemetry = Telemetry.start("allocator", settings.replica, "", settings.telemetry)
 
     async def publish(payload: bytes) -> None:
