@@ -113,6 +113,12 @@ class Cluster:
         synced = FactsSynced(incarnation="c1", version=self._version, objects=len(manifests))
         await self.bus.append(subjects.FACTS_SYNCED, encode(synced))
 
+    async def connected(self) -> None:
+        """Waits until the server, started again, has this client back."""
+        async with asyncio.timeout(START_S):
+            while not self.bus.connection.connected:
+                await asyncio.sleep(0.01)
+
     def command(self, container: str, node: str = "n1", ttl_ms: int = 20_000) -> Allocate:
         return Allocate(
             attempt=f"attempt-{container}",

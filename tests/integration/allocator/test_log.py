@@ -304,6 +304,7 @@ def test_a_damaged_manifest_at_the_streams_end_gives_way_to_the_older_snapshot(
         content[content.rindex(b"sha256") + 20] ^= 1
         block.write_bytes(content)
         await asyncio.to_thread(cluster.server.start)
+        await cluster.connected()
         assert _told(await snapshot.load_newest(cluster.bus)) == _told(states[0])
         replicas.start("a1")
         assert (await cluster.attach("two")).mark.sequence > states[1].sequence
