@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.pure_allocator import SECOND_NS, World, addresses, pod, pool
+from tests.support.pure_allocator import SECOND_NS, World, addresses, pod, pool, reserved
 
 POOL = pool("v4", "10.1.0.0/24", "10.1.0.10-10.1.0.12", default=True)
 
@@ -51,8 +51,6 @@ def test_another_pool_with_free_addresses_goes_before_a_resting_one() -> None:
 
 
 def test_a_reserved_address_that_rests_is_not_given() -> None:
-    from tests.support.pure_allocator import reserved
-
     world = World(POOL)
     rested(world, "a", "b", "c")
     world.apply(reserved("r", "10.1.0.10-10.1.0.11"))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from shared.contracts.ipam import InterfaceRequest
-from tests.support.pure_allocator import World, addresses, namespace, node, pod, pool, settings
+from tests.support.pure_allocator import World, addresses, namespace, network, node, pod, pool, settings
 
 NETWORKS = "k8s.v1.cni.cncf.io/networks"
 DEFAULT_NETWORK = "v1.multus-cni.io/default-network"
@@ -141,8 +141,6 @@ def test_d00009_the_cluster_network_is_the_one_of_eth0() -> None:
 
 def test_d00009_a_network_that_the_request_names_is_the_one() -> None:
     here = multus(DEFAULT_NETWORK, "other", multusName=["kube-system/net-a"])
-    from tests.support.pure_allocator import network
-
     here.apply(network("kube-system/net-a"))
     assert here.add("shop/web", InterfaceRequest(ifname="eth0", network="kube-system/net-a", ipv4=("p",)))
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import pytest
 
 from services.allocator.decide import Accepted, AskFacts, Rejected
 from shared import limits
+from shared.contracts.facts import ObjectGone
 from shared.contracts.ipam import InterfaceRequest
 from shared.contracts.lease import AttachmentDetached, AttemptVoided, LeasesRebound, LeasesReleased
 from tests.support.pure_allocator import SECOND_NS, World, addresses, pod, pool
@@ -325,8 +327,6 @@ def test_a_caller_without_uid_has_the_objects_or_the_name() -> None:
 def test_an_older_version_of_an_object_changes_nothing() -> None:
     world = World(POOL, pod("shop/a"))
     fact = world.facts.pods["shop", "a"]
-    from shared.contracts.facts import ObjectGone
-
     changes = world.facts.apply(ObjectGone(kind="Pod", namespace="shop", name="a", uid="uid-a", version=1), 0)
     assert world.facts.pods["shop", "a"] is fact and not changes.pods
 
@@ -363,8 +363,6 @@ def test_interfaces_that_no_agent_can_have_asked_for_are_refused(
     interfaces: tuple[InterfaceRequest, ...],
 ) -> None:
     world = World(POOL, pod("shop/a"))
-    import msgspec
-
     command = msgspec.structs.replace(world.command("shop/a"), interfaces=interfaces)
     decision = world.decide(command)
     assert isinstance(decision, Rejected) and decision.refusal.error == "invalid"

@@ -6,6 +6,7 @@ import pytest
 
 from services.allocator.view import explain, leases_page
 from shared.contracts.codec import encode
+from shared.contracts.lease import LeaseItem, LeasesAllocated
 from shared.contracts.query import Explain, Explained, LeasesPage, QueryLeases
 from tests.support.pure_allocator import SECOND_NS, World, network, pod, pool
 
@@ -82,9 +83,7 @@ def test_a_page_stays_below_what_the_bus_takes() -> None:
     assert total == 1500
 
 
-def _allocated(i: int, long: str) -> object:
-    from shared.contracts.lease import LeaseItem, LeasesAllocated
-
+def _allocated(i: int, long: str) -> LeasesAllocated:
     item = LeaseItem(ifname="eth0", address=f"10.0.{i // 250}.{i % 250}", pool=long, prefix_len=8)
     return LeasesAllocated(
         owner=f"{long}{i}",
