@@ -129,7 +129,10 @@ async def facts(system: System, kind: str = "", namespace: str = "", name: str =
     subject = f"orb.facts.{tokens[0]}.{tokens[1]}.{subjects.token(name) if name else '*'}"
     found: list[Fact] = []
     for message in await _read(system, subjects.FACTS, subject, last_per_subject=True):
-        fact = FACT.decode(message.data)
+        try:
+            fact = FACT.decode(message.data)
+        except MessageError:
+            continue  # a newer controller's, perhaps: the services count it
         if isinstance(fact, ObjectFact):
             found.append(
                 Fact(

@@ -5,6 +5,7 @@ Owns the connections. Must not know what is tried with them.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import re
@@ -117,6 +118,16 @@ class Attacker:
             for account in json.loads(answer.data)["data"]["account_details"]
             for detail in account["stream_detail"]
         }
+
+    async def settled(self) -> dict[str, tuple[int, int]]:
+        """The same, once releases of earlier detaches are in the log."""
+        before = await self.streams()
+        while True:
+            await asyncio.sleep(0.4)
+            now = await self.streams()
+            if now["LEASES"] == before["LEASES"]:
+                return now
+            before = now
 
 
 @contextlib.asynccontextmanager

@@ -154,7 +154,7 @@ def test_no_acknowledgement_is_stored_in_anothers_name(
     stage: Stage, attacker: Attacker, rogue: BusSettings, attached: list[Attached]
 ) -> None:
     """JetStream acknowledges wherever the publisher names, and asks no permission: an account of its own a node stops it."""
-    before = asyncio.run(attacker.streams())
+    before = asyncio.run(attacker.settled())
     term = stage.json("status")["services"]
 
     async def attack() -> None:
@@ -185,7 +185,7 @@ def test_a_traced_message_leaves_no_trace_where_its_sender_may_not_write(
     attacker: Attacker, rogue: BusSettings
 ) -> None:
     """Nats-Trace-Dest makes servers publish what they did with a message (nats-server ADR-41)."""
-    before = asyncio.run(attacker.streams())
+    before = asyncio.run(attacker.settled())
 
     async def attack() -> None:
         async with connected(rogue, attacker.node("agent")) as buses:
@@ -231,7 +231,7 @@ def test_no_interface_of_jetstream_answers(attacker: Attacker, rogue: BusSetting
         *(f"CONSUMER.DELETE.{name}.allocator" for name in names),
     ]
     settings = rogue if who == "rogue" else attacker.node(who)
-    before = asyncio.run(attacker.streams())
+    before = asyncio.run(attacker.settled())
 
     async def attack() -> None:
         async with connected(settings) as (bus,):
@@ -312,7 +312,7 @@ def test_nobody_answers_for_another(stage: Stage, attacker: Attacker, rogue: Bus
 
 
 def test_the_shims_user_has_its_own_request_and_nothing_else(stage: Stage, attacker: Attacker) -> None:
-    before = asyncio.run(attacker.streams())
+    before = asyncio.run(attacker.settled())
 
     async def attack() -> None:
         async with connected(attacker.node("shim")) as (bus,):
