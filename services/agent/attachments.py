@@ -1,7 +1,8 @@
 """Attach, detach, check: the life of every attachment of this node.
 
 Owns the order of the steps (intent durable → addresses → kernel → journal complete), what undoes a failure, and who waits
-for whom: calls of one attachment take turns, a DEL ends a running ADD, an ADD that began before a DEL is refused.
+for whom: calls of one attachment take turns, a DEL ends a running ADD, an ADD that began before a DEL is refused, and so is
+one of a sandbox whose pod has a newer one.
 Must not know how a call arrives or is answered.
 """
 
@@ -30,6 +31,7 @@ from services.agent.netns import Netns
 from services.agent.op import AddRoute
 from services.agent.release import Releases
 from services.agent.result import Result, ResultInterface
+from services.agent.sandbox import Sandboxes
 from services.agent.state import DesiredInterface
 from services.agent.turn import Turns, uninterrupted
 from shared.contracts.ipam import Allocated
@@ -65,7 +67,8 @@ class Attachments:
         self._releases = releases
         self._random = random
         self._turns = Turns()
-        self._adding: dict[asyncio.Task[object], tuple[AttachmentId, int]] = {}
+        self._sandboxes = Sandboxes(journal.entries.values(), boot_id)
+        self._adding: dict[asyncio.Task[object], Call] = {}
         self._superseded: set[asyncio.Task[object]] = set()
         self._detached_ns: OrderedDict[AttachmentId, int] = OrderedDict()
 
@@ -77,7 +80,16 @@ class Attachments:
         in the pod, and the entry stays as an intent for the retry or the DEL."""
         task: asyncio.Task[object] | None = asyncio.current_task()
         assert task is not None
-        self._adding[task] = (call.attachment, call.start_ns)
+        if not self._sandboxes.enter(call.pod.uid, call.container_id, call.start_ns):
+            raise _superseded(call.attachment)
+        self._supersede(
+            lambda older: (
+                older.pod.uid == call.pod.uid != ""
+                and older.container_id != call.container_id
+                and older.start_ns <= call.start_ns
+            )
+        )
+        self._adding[task] = call
         try:
             async with self._turns.turn(call.attachment):
                 if call.start_ns < self._detached_ns.get(call.attachment, 0):
@@ -102,10 +114,7 @@ class Attachments:
         Success also where the namespace is gone. Raises OrbweaverError where a link of ours stays.
         """
         self._remember(attachment, start_ns)
-        for task, (adding, begun_ns) in list(self._adding.items()):
-            if adding == attachment and begun_ns <= start_ns and task not in self._superseded:
-                self._superseded.add(task)
-                task.cancel()
+        self._supersede(lambda older: older.attachment == attachment and older.start_ns <= start_ns)
         async with self._turns.turn(attachment):
             entry = self._journal.entries.get(attachment)
             if entry is None or self._releases.is_begun(attachment):
@@ -121,6 +130,13 @@ class Attachments:
                     trace.step("journal.releasing", began_ns)
             await self._release(entry, trace)
             return entry
+
+    def _supersede(self, is_over: Callable[[Call], bool]) -> None:
+        """Ends the running ADDs that are over because of a later call."""
+        for task, adding in list(self._adding.items()):
+            if is_over(adding) and task not in self._superseded:
+                self._superseded.add(task)
+                task.cancel()
 
     async def check(self, call: Call) -> None:
         """Raises OrbweaverError: `container_unknown`, or `check_failed` with every difference."""
@@ -301,4 +317,7 @@ def _result_interface(made: AttachedInterface, netns: Netns) -> ResultInterface:
 
 
 def _superseded(attachment: AttachmentId) -> OrbweaverError:
-    return OrbweaverError("attempt_superseded", f"{attachment} was detached while this ADD was under way")
+    return OrbweaverError(
+        "attempt_superseded",
+        f"{attachment} was detached, or its pod has a newer sandbox, while this ADD was under way",
+    )
