@@ -14,6 +14,8 @@ from services.agent.record import Drop, Put, frame, replay
 from services.agent.record import Record as JournalRecord
 from shared.errors import OrbweaverError
 
+_ROOM_BYTES = 1 << 40
+
 
 class Disk:
     """What a node's journal file holds. It outlives the agent."""
@@ -54,9 +56,13 @@ class SimulatedJournal(Journal):
         self._unsynced.clear()
         self._crash("after a journal write")
 
+    def _write_ahead(self, size_bytes: int) -> None:
+        self._written_ahead += size_bytes
+
     def _rewrite(self, content: bytes) -> None:
         if self.is_dead:
             return
+        self._written_ahead = _ROOM_BYTES
         self._disk.content = content
         self._offset = self._live_bytes = len(content)
         self._unknown_tail = False
