@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from shared.contracts.codec import Codec
 
 
+class NetworkStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One element of the pod annotation `k8s.v1.cni.cncf.io/network-status`, as Multus writes it (Network Plumbing WG
+    specification 1.3, section 4.1.4). `ips` carry no prefix length."""
+
+    name: str
+    interface: str
+    dns: dict[str, Any]
+    ips: tuple[str, ...] = ()
+    mac: str = ""
+    default: bool = False
+
+
 class AttachCompleted(msgspec.Struct, frozen=True, kw_only=True, tag="attach.completed.1"):
+    """`network_status` tells all interfaces of the attachment, `addresses` those of `ifname`."""
+
     at_ns: int
     node: str
     container_id: str
@@ -18,6 +34,7 @@ class AttachCompleted(msgspec.Struct, frozen=True, kw_only=True, tag="attach.com
     addresses: tuple[str, ...]
     duration_ms: float
     trace_id: str
+    network_status: tuple[NetworkStatus, ...] = ()
 
 
 class AttachFailed(msgspec.Struct, frozen=True, kw_only=True, tag="attach.failed.1"):

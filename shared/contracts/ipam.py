@@ -31,7 +31,10 @@ class InterfaceRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 class Allocate(msgspec.Struct, frozen=True, kw_only=True, tag="ipam.allocate.1"):
     """All interfaces of one pod that this attach needs. `pod_namespace` is empty for a container without Kubernetes, whose
-    identity is then the container ID on its node. `ttl_ms` is what is left of the caller's deadline when it sent this."""
+    identity is then the container ID on its node. `ttl_ms` is what is left of the caller's deadline when it sent this.
+
+    With `further_networks` the attach also needs an interface for every network that the pod's annotations name, which its
+    node does not know; and the first of `interfaces` is of the pod's default network, if they name one."""
 
     attempt: str
     node: str
@@ -43,6 +46,7 @@ class Allocate(msgspec.Struct, frozen=True, kw_only=True, tag="ipam.allocate.1")
     pod_name: str = ""
     pod_uid: str = ""
     seen: Mark = Mark()
+    further_networks: bool = False
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,10 +67,18 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     routes: tuple[Route, ...] = ()
 
 
+class NetworkInterface(msgspec.Struct, frozen=True, kw_only=True):
+    """`network` is `ns/name` as pods name it; empty where the caller's configuration describes the link."""
+
+    ifname: str
+    network: str = ""
+
+
 class Allocated(msgspec.Struct, frozen=True, kw_only=True, tag="ipam.allocated.1"):
     """The pod's addresses on every interface it holds, sent after the record at `mark` was acknowledged.
 
-    `networks` holds, by `ns/name`, the spec (JSON) of each SpiderMultusConfig that the request named.
+    `networks` holds, by `ns/name`, the spec (JSON) of each SpiderMultusConfig that the request named. To a request for further
+    networks `interfaces` are all that the attach is about, the caller's first.
     """
 
     attempt: str
@@ -76,6 +88,7 @@ class Allocated(msgspec.Struct, frozen=True, kw_only=True, tag="ipam.allocated.1
     term: int
     networks: dict[str, str] = {}
     default_route_nic: str = ""
+    interfaces: tuple[NetworkInterface, ...] = ()
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="ipam.refused.1"):
@@ -89,8 +102,14 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="ipam.refused.1"):
 AllocateReply = Allocated | Refused
 
 
+class ReleasedInterface(msgspec.Struct, frozen=True, kw_only=True):
+    ifname: str
+    generation: int
+
+
 class Release(msgspec.Struct, frozen=True, kw_only=True, tag="release.attachment.1"):
-    """A DEL of one attachment. `generation` is the lease generation it judged; 0 where no reply to `attempt` ever came.
+    """A DEL of one attachment. `generation` is the lease generation it judged; 0 where no reply to `attempt` ever came: then it is
+    about every interface that the attempt was given. `others` are interfaces that were attached together with it.
 
     `cooldown_s` is how long the address must rest: 0 where we removed the link ourselves.
     """
@@ -103,6 +122,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, tag="release.attachment
     pod_uid: str = ""
     cooldown_s: float = 0.0
     reason: str = "DEL"
+    others: tuple[ReleasedInterface, ...] = ()
 
 
 ALLOCATE: Codec[Allocate] = Codec(Allocate)

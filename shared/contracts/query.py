@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import msgspec
 
+from shared.contracts.attach import NetworkStatus
 from shared.contracts.codec import Codec
 from shared.contracts.ipam import Mark
 
@@ -110,7 +111,8 @@ class QueryAttachments(msgspec.Struct, frozen=True, kw_only=True, tag="query.att
 
 
 class AttachmentView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One row of `orbweaver get attachments`. `state`: intent, completed, releasing."""
+    """One row of `orbweaver get attachments`: an interface. `state`: intent, completed, releasing. `networkStatus` is told with
+    the interface that the runtime asked for, of all that were attached together with it."""
 
     container_id: str = msgspec.field(name="containerID")
     interface: str
@@ -127,6 +129,7 @@ class AttachmentView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     generation: int = 0
     trace_id: str = msgspec.field(name="traceID", default="")
     differences: tuple[str, ...] = ()
+    network_status: tuple[NetworkStatus, ...] = ()
 
 
 class AttachmentsPage(msgspec.Struct, frozen=True, kw_only=True, tag="query.attachments.page.1"):
