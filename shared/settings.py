@@ -10,6 +10,8 @@ from typing import TypeVar
 
 import msgspec
 
+from shared.limits import SNAPSHOT_RECORDS
+
 S = TypeVar("S", bound=msgspec.Struct)
 
 
@@ -37,7 +39,7 @@ class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 class AllocatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`system` is the system account's user, by which the servers' sync_interval is read. `stream_replicas` is 1 or 3.
 
-    `mark_file` keeps incarnation and last sequence outside JetStream."""
+    `mark_file` keeps incarnation and last sequence outside JetStream. A snapshot is taken every `snapshot_records` records."""
 
     replica: str
     bus: BusSettings
@@ -45,6 +47,7 @@ class AllocatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     telemetry: TelemetrySettings = TelemetrySettings()
     stream_replicas: int = 1
     mark_file: str
+    snapshot_records: int = SNAPSHOT_RECORDS
 
 
 class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -20,6 +20,7 @@ from services.agent.app import App
 from services.agent.journal import Journal, JournalError
 from services.agent.kernel import Kernel
 from services.agent.netns import NetnsError
+from shared import failpoint
 from shared.bus import Bus, BusError
 from shared.settings import AgentSettings, read_settings
 from shared.telemetry import Telemetry
@@ -73,6 +74,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path, required=True, help="settings, a JSON or YAML file")
     arguments = parser.parse_args()
     try:
+        failpoint.arm()
         settings = read_settings(arguments.config, AgentSettings)
     except ValueError as error:
         print(error, file=sys.stderr)

@@ -16,7 +16,7 @@ import structlog
 from services.agent.call import Call
 from services.agent.config import Ipam, Native
 from services.agent.execute import now_ns
-from shared import subjects
+from shared import failpoint, subjects
 from shared.bus import Bus, BusDenied, BusTimeout, NoResponder
 from shared.contracts.codec import MessageError, encode
 from shared.contracts.ipam import ALLOCATE_REPLY, Allocate, Allocated, InterfaceRequest, Mark
@@ -113,7 +113,11 @@ class Allocation:
         headers: dict[str, str] = {}
         inject(headers)
         try:
+            if failpoint.hit("agent.allocate.asked"):
+                raise BusTimeout("the request was lost by a failpoint")
             message = await self._bus.request(self._subject, encode(request), timeout_s, headers or None)
+            if failpoint.hit("agent.allocate.answered"):
+                raise BusTimeout("the answer was lost by a failpoint")
         except NoResponder as error:
             self._unreached_ns = now_ns()
             return OrbweaverError("try_later", f"the allocator is away ({error})")

@@ -28,7 +28,7 @@ from services.agent.kernel_thread import KernelThreads
 from services.agent.reconcile import Reconciliation
 from services.agent.release import Releases
 from services.agent.witness import Witness
-from shared import subjects
+from shared import failpoint, subjects
 from shared.bus import Bus, BusError, Message
 from shared.contracts.attach import AttachEvent
 from shared.contracts.codec import MessageError, encode
@@ -168,6 +168,8 @@ class App:
             body = answer.render_error(error, network.version_of(message.data))
             await self._reply(message, Reply(1, body))
             return
+        if failpoint.hit("agent.call.taken"):
+            return
         key = (call.verb, call.attachment, call.attempt)
         running = self._running.get(key)
         if running is not None:
@@ -264,6 +266,8 @@ class App:
             self._metrics.release(served_s, name)
 
     async def _reply(self, message: Message, reply: Reply) -> None:
+        if failpoint.hit("agent.reply"):
+            return
         try:
             await self._bus.publish(message.reply, reply.body, {"Orb-Exit": str(reply.exit_code)})
         except BusError as error:

@@ -34,6 +34,7 @@ from services.agent.result import Result, ResultInterface
 from services.agent.sandbox import Sandboxes
 from services.agent.state import DesiredInterface
 from services.agent.turn import Turns, uninterrupted
+from shared import failpoint
 from shared.contracts.ipam import Allocated
 from shared.errors import OrbweaverError
 from shared.ids import AttachmentId
@@ -126,6 +127,7 @@ class Attachments:
                 began_ns = now_ns()
                 entry = msgspec.structs.replace(entry, state="releasing", reason=reason)
                 await self._journal.put(entry)
+                failpoint.hit("agent.journal.releasing")
                 if trace is not None:
                     trace.step("journal.releasing", began_ns)
             await self._release(entry, trace)
@@ -174,6 +176,8 @@ class Attachments:
                     await self._release(entry)
                 elif entry.state == "intent":
                     await self._kernel.detach(entry)
+                if entry.state != "completed":
+                    failpoint.hit("agent.repair")
             except OrbweaverError as error:
                 log.warning("not repaired", attachment=str(entry.attachment), error=error.message)
 
@@ -187,6 +191,7 @@ class Attachments:
     async def _release(self, entry: Entry, trace: CallTrace | None = None) -> None:
         if not self._releases.is_begun(entry.attachment):
             await self._kernel.detach(entry, trace)
+            failpoint.hit("agent.kernel.detached")
             self._releases.begin(entry)
 
     async def _add(self, call: Call, config: Native | Ipam, trace: CallTrace) -> tuple[Entry, Result]:
@@ -203,6 +208,7 @@ class Attachments:
             entry = intent(call, config, netns, self._boot_id, mac, known)
             entry = msgspec.structs.replace(entry, trace_id=trace.trace_id, begun_unix_ns=trace.start_unix_ns)
             await self._journal.put(entry)
+            failpoint.hit("agent.intent.journaled")
             trace.step("journal.intent", began_ns)
             with trace.child("allocate"):
                 allocated = await self._allocation.ask(request_of(call, config, self._node), call.deadline_ns)
@@ -263,6 +269,7 @@ class Attachments:
         began_ns = now_ns()
         entry = msgspec.structs.replace(entry, state="completed", desired=desired, result=result)
         await self._journal.put(entry)
+        failpoint.hit("agent.journal.completed")
         trace.step("journal.complete", began_ns)
         return entry, result
 

@@ -37,12 +37,20 @@ from services.agent.op import (
     describe,
     undo,
 )
+from shared import failpoint
 from shared.errors import OrbweaverError
 
 StepName = Literal[
     "netns.open", "link.create", "link.delete", "ipv6.switch", "address.batch", "announce", "undo"
 ]
-
+_POINTS: dict[StepName, str] = {
+    "link.create": "agent.kernel.link.create",
+    "link.delete": "agent.kernel.link.delete",
+    "ipv6.switch": "agent.kernel.ipv6.switch",
+    "address.batch": "agent.kernel.address.batch",
+    "announce": "agent.kernel.announce",
+    "undo": "agent.kernel.undo",
+}
 
 _MAC_WAIT_S = 1.5
 _MAC_RETRY_S = 0.02
@@ -98,6 +106,7 @@ class Execution:
             error = ""
             try:
                 self._step(name, step)
+                failpoint.hit(_POINTS[name])
             except KernelError as failure:
                 error = failure.message
                 if name != "announce":
@@ -115,6 +124,7 @@ class Execution:
             except (KernelError, OSError) as failure:
                 failures.append(str(failure))
         self._done.clear()
+        failpoint.hit(_POINTS["undo"])
         self._on_step(StepTiming(name="undo", start_ns=start_ns, end_ns=now_ns(), error="; ".join(failures)))
         return tuple(failures)
 

@@ -20,6 +20,7 @@ import structlog
 
 from services.agent.entry import Entry
 from services.agent.record import Drop, Opened, Put, Record, frame, later, replay
+from shared import failpoint
 from shared.contracts.ipam import Mark
 from shared.errors import OrbweaverError
 from shared.ids import AttachmentId
@@ -192,8 +193,10 @@ class Journal:
     def _write(self, data: bytes) -> None:
         if self._offset + len(data) > self._written_ahead:
             self._write_ahead(len(data) + _AHEAD_BYTES)
+        failpoint.hit("agent.journal.write")
         _write_all(self._fd, data, self._offset)
         os.fdatasync(self._fd)
+        failpoint.hit("agent.journal.synced")
         self._offset += len(data)
 
     def _write_ahead(self, size_bytes: int) -> None:
@@ -207,7 +210,9 @@ class Journal:
         try:
             _write_all(fd, content + bytes(_AHEAD_BYTES), 0)
             os.fsync(fd)
+            failpoint.hit("agent.journal.rewrite")
             new.rename(self._path)
+            failpoint.hit("agent.journal.renamed")
             directory_fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 os.fsync(directory_fd)

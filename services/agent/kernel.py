@@ -22,6 +22,7 @@ from services.agent.plan import Plan, Refused, announcements, plan
 from services.agent.route_socket import DumpInterruptedError
 from services.agent.scan import Scan, walk
 from services.agent.state import DesiredInterface, Observed, OwnedLink, ParentLink
+from shared import failpoint
 
 _NODE_SOCKETS_KEPT = 16
 
@@ -196,6 +197,7 @@ class Kernel:
                     "kernel_refused", f"cannot open sockets in {netns.path!r}: {cause}", code=cause.errno or 0
                 ) from cause
             try:
+                failpoint.hit("agent.kernel.netns.open")
                 on_step(StepTiming(name="netns.open", start_ns=start_ns, end_ns=now_ns()))
                 yield node, pod
             except (OSError, DumpInterruptedError) as cause:

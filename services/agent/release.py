@@ -14,8 +14,8 @@ import structlog
 from services.agent.entry import Entry
 from services.agent.execute import now_ns
 from services.agent.journal import Journal
-from shared import limits, subjects
-from shared.bus import Bus, BusError
+from shared import failpoint, limits, subjects
+from shared.bus import Bus, BusError, BusTimeout
 from shared.contracts.codec import encode
 from shared.contracts.ipam import Release
 from shared.errors import OrbweaverError
@@ -99,7 +99,10 @@ class Releases:
         while True:
             try:
                 async with self._slots:
+                    if failpoint.hit("agent.release.publish"):
+                        raise BusTimeout("lost by a failpoint")
                     await self._bus.append(self._subject, encode(release), message_id=message_id)
+                    failpoint.hit("agent.release.published")
             except BusError as error:
                 log.info(
                     "release waits", attachment=f"{release.container_id}/{release.ifname}", error=str(error)
@@ -115,6 +118,7 @@ class Releases:
     async def _forget(self, entry: Entry) -> None:
         try:
             await self._journal.drop(entry.attachment)
+            failpoint.hit("agent.journal.dropped")
         except OrbweaverError as error:
             # It is published again after the next start, which changes nothing.
             log.warning("entry stays in the journal", attachment=str(entry.attachment), error=error.message)

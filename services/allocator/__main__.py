@@ -16,6 +16,7 @@ import uvloop
 from services.allocator.mark import MarkFile
 from services.allocator.replica import Replica
 from services.allocator.servers import assert_servers
+from shared import failpoint
 from shared.bus import Bus, BusDenied, StreamMismatch
 from shared.clock import SystemClock
 from shared.settings import AllocatorSettings, read_settings
@@ -75,6 +76,7 @@ def main() -> None:
     parser.add_argument("--config", required=True, type=Path, help="settings of this replica (JSON or YAML)")
     arguments = parser.parse_args()
     try:
+        failpoint.arm()
         settings = read_settings(arguments.config, AllocatorSettings)
     except ValueError as error:
         print(error, file=sys.stderr)

@@ -18,7 +18,7 @@ from services.allocator.facts import Facts
 from services.allocator.log import LeaseLog
 from services.allocator.selection import Refusal
 from services.allocator.state import State
-from shared import limits, subjects
+from shared import failpoint, limits, subjects
 from shared.bus import Bus, BusError, BusTimeout, Message, NoResponder, Work
 from shared.clock import Clock
 from shared.contracts.codec import MessageError, encode
@@ -63,6 +63,7 @@ class Leader:
         metrics: AllocatorMetrics,
         clock: Clock,
         on_appended: Callable[[State], None],
+        watch: Watch,
     ) -> None:
         self._bus = bus
         self.state = state
@@ -72,6 +73,9 @@ class Leader:
         self._metrics = metrics
         self._clock = clock
         self._on_appended = on_appended
+        self._watch = watch
+        self._testimonies: deque[Testimony] = deque()
+        self._nodes_changed = True
         self._requests: deque[_Request] = deque()
         self._releases: deque[tuple[Message, Release]] = deque()
         self._changed_pods: dict[tuple[str, str], None] = {}
@@ -118,6 +122,33 @@ class Leader:
         """The facts of a pod changed: what it left behind may be due."""
         self._changed_pods[namespace, name] = None
         self._wake.set()
+
+    def nodes_changed(self) -> None:
+        """Nodes came or went: what was kept for one that is no more is free."""
+        self._nodes_changed = True
+        self._wake.set()
+
+    def on_report(self, report: WitnessReport) -> None:
+        """Compares; what differs twice is asked for in detail. A mark that the log does not have ends the term."""
+        if (why := refuted_by(self.state, report.seen)) and not self.settled.locked():
+            self._lose(f"node {report.node}: {why}")
+        elif report.seen.incarnation not in ("", self.state.incarnation) or report.node in self.state.silent:
+            self._ask_node(report.node)
+        elif self._watch.differs(self.state, report, self._clock.monotonic_s()):
+            self._ask_node(report.node)
+
+    def on_testimony(self, testimony: Testimony) -> None:
+        if testimony.question in self._questions:
+            self._testimonies.append(testimony)
+            self._wake.set()
+
+    def _ask_node(self, node: str) -> None:
+        if self._watch.may_ask(node, self._clock.monotonic_s()):
+            self._questions[question := f"{self.state.term}.{len(self._questions)}.{node}"] = None
+            self._spawn(self._publish(subjects.ask_witness(node), encode(AskDetail(question=question))))
+
+    def _lose(self, why: str) -> None:
+        """Ends the term, once for each node: one that only pretends must not keep us rebuilding."""
 
     async def run(self) -> None:
         """Decides and appends for ever."""
@@ -210,6 +241,7 @@ class Leader:
         decided_ns = self._clock.unix_ns() if request.arrived_ns else 0
         match decision:
             case decide.Accepted():
+                failpoint.hit("allocator.decided")
                 answers.append(_Answer(request, decision.owner, None, decided_ns))
                 size_bytes += self._apply(decision.events, events)
             case decide.Rejected():
@@ -270,6 +302,8 @@ class Leader:
         else:
             self._metrics.answered(None)
             reply = encode(self._allocated(command, answer.owner))
+        if failpoint.hit("allocator.reply"):
+            return
         try:
             await self._bus.publish(answer.request.message.reply, reply)
         except BusError as error:
@@ -337,6 +371,8 @@ class Leader:
                 self._wake.set()
 
     async def _ack(self, work: Work, message: Message) -> None:
+        if failpoint.hit("allocator.release.ack"):
+            return
         try:
             await work.ack(message)
         except NoResponder:

@@ -18,18 +18,20 @@ from services.allocator.audit import audit
 from services.allocator.facts import Changes, Facts
 from services.allocator.lead import Election
 from services.allocator.leader import Leader
-from services.allocator.log import Fenced, LeaseLog, LogBroken, fold_message
-from services.allocator.mark import LogMark, MarkStore, check_mark
+from services.allocator.log import Fenced, LeaseLog, LogBroken, LogLost, LogRestarted, fold_message
+from services.allocator.mark import LogMark, MarkStore, check_mark, mark_of
+from services.allocator.recovery import Recovery
 from services.allocator.pool_index import PoolSpace
 from services.allocator.servers import UnsafeServers
 from services.allocator.state import State
 from services.allocator.view import explain, leases_page
-from shared import limits, subjects
+from services.allocator.watch import Watch, refuted_by
+from shared import failpoint, limits, subjects
 from shared.bus import Bus, BusError, Follow, Message, StreamMessage, StreamMissing
 from shared.clock import Clock
 from shared.contracts.codec import MessageError, encode
 from shared.contracts.facts import FACT
-from shared.contracts.lease import SnapshotManifest, TermStarted
+from shared.contracts.lease import RECORD, SnapshotManifest, TermStarted, digest
 from shared.contracts.query import (
     EXPLAIN,
     IPAM_QUERY,
@@ -38,6 +40,7 @@ from shared.contracts.query import (
     QueryLeases,
     ServiceView,
 )
+from shared.contracts.witness import WITNESS, AskReport, WitnessReport
 from shared.settings import AllocatorSettings
 from shared.telemetry import Telemetry
 from shared.telemetry.metrics import AllocatorMetrics
@@ -47,6 +50,8 @@ log = structlog.get_logger()
 CATCH_UP_S = 5.0
 """Without one record more in this time, the next is not going to come."""
 MARK_INTERVAL_S = 1.0
+HEARD_S = 30.0
+"""A node that was heard of so lately is expected to answer a new leader."""
 BROKEN_RETRY_S = 2.0
 
 
@@ -78,6 +83,10 @@ class Replica:
         self._records_since_snapshot = 0
         self._snapshotting: asyncio.Task[None] | None = None
         self._auditing = asyncio.Lock()
+        self._watch = Watch()
+        self._memory = State()
+        self._recovery: Recovery | None = None
+        self._reconnected = asyncio.Event()
         self.reason = "starting"
         self._metrics = AllocatorMetrics(
             telemetry.meter,
@@ -88,16 +97,22 @@ class Replica:
 
     async def run(self) -> None:
         """Follows the facts, then takes part in term after term."""
-        for spec in (subjects.LEASES, subjects.SNAPSHOTS, subjects.RELEASES, subjects.LEAD, subjects.SPANS):
-            await self._bus.ensure_stream(spec, self._settings.stream_replicas)
+        await self._ensure_streams()
         await self._bus.serve(
             f"{subjects.ask_service('allocator')}.{subjects.token(self._settings.replica)}", self._on_service
         )
-        facts = await self._follow_facts()
+        await self._bus.listen(subjects.WITNESS_ALL, self._on_witness)
+        self._bus.connection.on_reconnect(self._reconnected.set)
+        following = asyncio.create_task(self._follow_facts_for_ever())
         try:
             while True:
                 try:
                     await self._term()
+                except LogRestarted as error:
+                    log.info("term over", error=str(error))
+                except LogLost as error:
+                    self.reason = f"{error}; the index is rebuilt"
+                    log.error("log lost", error=str(error))
                 except Fenced as error:
                     self.reason = f"the term is over: {error}"
                     log.warning("term over", error=str(error))
@@ -110,7 +125,28 @@ class Replica:
                     log.warning("term over", error=str(error))
                     await asyncio.sleep(limits.LEADER_RENEW_S)
         finally:
-            await facts.stop()
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+    async def _ensure_streams(self) -> None:
+        for spec in (subjects.LEASES, subjects.SNAPSHOTS, subjects.RELEASES, subjects.LEAD, subjects.SPANS):
+            await self._bus.ensure_stream(spec, self._settings.stream_replicas)
+
+    async def _follow_facts_for_ever(self) -> None:
+        """Facts are not fsynced: after a restart of the server the stream may be another one, whose sequences begin anew."""
+        while True:
+            self._reconnected.clear()
+            try:
+                facts = await self._follow_facts()
+            except BusError as error:
+                log.warning("facts not followed yet", error=str(error))
+                await asyncio.sleep(limits.LEADER_RENEW_S)
+                continue
+            try:
+                await self._reconnected.wait()
+            finally:
+                await facts.stop()
+            self._facts.sequence = 0
 
     async def _follow_facts(self) -> Follow:
         while True:
@@ -136,34 +172,135 @@ class Replica:
         if self._leader is not None:
             for namespace, name in changes.pods:
                 self._leader.pod_changed(namespace, name)
+            if changes.nodes:
+                self._leader.nodes_changed()
+
+    def _on_witness(self, message: Message) -> None:
+        """Every replica keeps the marks that nodes name; only the leader compares, only a rebuild asks."""
+        try:
+            told = WITNESS.decode(message.data)
+            if message.subject != subjects.witness(told.node):
+                raise MessageError(f"it speaks for node {told.node}")
+        except MessageError as error:
+            self._metrics.refused("orb.witness")
+            log.warning("testimony refused", subject=message.subject, error=str(error))
+            return
+        self._watch.note(told.node, told.seen, self._clock.monotonic_s())
+        if isinstance(told, WitnessReport):
+            if self._leader is not None:
+                self._leader.on_report(told)
+            return
+        testimony = self._watch.put_together(told)
+        if testimony is None:
+            return
+        if self._recovery is not None:
+            self._recovery.hear(testimony)
+        elif self._leader is not None:
+            self._leader.on_testimony(testimony)
 
     async def _term(self) -> None:
-        self._state = await snapshot.load_newest(self._bus)
-        self._state.put_pools({name: self._facts.pool_space(name) for name in self._facts.pools})
-        state = self._state
+        await self._ensure_streams()
+        election = Election(
+            self._bus, "allocator", self._settings.replica, self._settings.stream_replicas, self._clock
+        )
+        try:
+            state = await self._take_over(election)
+            self._memory = state
+            await self._lead(state, election)
+        finally:
+            self._leader = None
+            await election.resign()
+
+    async def _take_over(self, election: Election) -> State:
+        """The state as of the log's end once this replica leads; rebuilt, where the log is lost."""
+        try:
+            return await self._read(election)
+        except LogLost as error:
+            self.reason = f"{error}; the index is rebuilt when this replica leads"
+            log.error("log lost", error=str(error))
+        if not election.leads:
+            await election.wait()
+        try:
+            # whoever led before may have rebuilt it
+            return await self._read(election)
+        except LogLost as error:
+            return await self._rebuild(str(error))
+
+    async def _read(self, election: Election) -> State:
+        """Follows the log until this replica leads, and to its end. Raises LogLost, and LogBroken for what cannot be understood."""
+        self._state = state = await self._loaded()
+        self._put_pools(state)
 
         async def fold(message: StreamMessage) -> None:
             fold_message(state, message)
 
         follow = await self._bus.follow("LEASES", fold, start_sequence=state.sequence + 1)
-        election = Election(
-            self._bus, "allocator", self._settings.replica, self._settings.stream_replicas, self._clock
-        )
         try:
             await self._catch_up(state, follow)
+            self._memory = state
             self.reason = ""
-            await self._stand_by(election, follow)
-            await self._catch_up(state, follow)
-        except BaseException:
-            await election.resign()
-            raise
+            if not election.leads:
+                await self._stand_by(election, follow)
+            hearing = asyncio.create_task(self._hear_marks(state))
+            try:
+                await self._catch_up(state, follow)
+                await hearing
+            finally:
+                hearing.cancel()
         finally:
             await follow.stop()
+        await self._demand_end(state)
+        for node, mark in self._watch.marks.items():
+            if why := refuted_by(state, mark):
+                raise LogLost(f"node {node}: {why}")
+        return state
+
+    async def _loaded(self) -> State:
+        """The newest snapshot of the log that is there; where nothing is, of whatever log there was."""
+        last = (await self._bus.stream_state("LEASES")).last_sequence
+        message = await self._bus.get_message("LEASES", last) if last else None
         try:
-            await self._lead(state, election)
+            incarnation = RECORD.decode(message.data).incarnation if message is not None else ""
+        except MessageError:
+            incarnation = ""
+        state = await snapshot.load_newest(self._bus, incarnation)
+        return state if state.sequence or not incarnation else State()
+
+    def _put_pools(self, state: State) -> None:
+        names = {*self._facts.pools, *state.pools}
+        state.put_pools({name: self._facts.pool_space(name) for name in names})
+
+    async def _hear_marks(self, state: State) -> None:
+        """Asks the nodes how far they have seen the log, and waits until those that were there a moment ago have told."""
+        began_s = self._clock.monotonic_s()
+        heard_s = self._watch.heard_s
+        expected = {node for node, at_s in heard_s.items() if began_s - at_s < HEARD_S} or state.nodes()
+        await self._bus.publish(subjects.ASK_WITNESS_ALL, encode(AskReport()))
+        while any(heard_s.get(node, 0.0) < began_s for node in expected):
+            if self._clock.monotonic_s() - began_s >= limits.MARK_WAIT_S:
+                return
+            await asyncio.sleep(0.005)
+
+    async def _demand_end(self, state: State) -> None:
+        """A log that was replaced may have grown to where memory stands: the last record tells. Raises LogRestarted."""
+        message = await self._bus.get_message("LEASES", state.sequence) if state.sequence else None
+        if message is not None and digest(message.data) != state.digest:
+            raise LogRestarted(f"record {state.sequence} is not the one that was folded")
+
+    async def _rebuild(self, reason: str) -> State:
+        await self._assert_servers()
+        self.reason = f"{reason}; the index is being rebuilt from the nodes"
+        self._recovery = Recovery(
+            self._bus, self._facts, self._watch, self._marks, self._clock, self._new_incarnation
+        )
+        try:
+            state = await self._recovery.rebuild(self._state, self._memory, reason)
         finally:
-            self._leader = None
-            await election.resign()
+            self._recovery = None
+        self._state = state
+        self._put_pools(state)
+        state.wake(self._clock.unix_ns())
+        return state
 
     async def _stand_by(self, election: Election, follow: Follow) -> None:
         waiting = asyncio.create_task(election.wait())
@@ -177,7 +314,7 @@ class Replica:
             waiting.cancel()
 
     async def _catch_up(self, state: State, follow: Follow) -> None:
-        """Folds to the stream's end. Raises LogBroken if what is there is not what it must be.
+        """Folds to the stream's end. Raises LogLost if what is there is not what it must be.
 
         A damaged record at the end is counted by the server and never delivered; a damaged one before shows in the chain.
         """
@@ -191,12 +328,12 @@ class Replica:
             if state.sequence > folded:
                 folded, until = state.sequence, self._clock.monotonic_s() + CATCH_UP_S
             if self._clock.monotonic_s() > until:
-                raise LogBroken(
+                raise LogLost(
                     f"the log has {last} records, only {state.sequence} can be read: the last one is damaged"
                 )
             await asyncio.sleep(0.005)
         if state.sequence > last:
-            raise LogBroken(
+            raise LogLost(
                 f"the log ends at {last}, memory and snapshot go to {state.sequence}: records are lost"
             )
         check_mark(mark, state)
@@ -211,7 +348,9 @@ class Replica:
             state.incarnation = incarnation
         lease_log = LeaseLog(self._bus, incarnation, state.term + 1, state.sequence, state.digest)
         now_ns = max(state.at_ns, self._clock.unix_ns())
+        failpoint.hit("allocator.term.start")
         record = await lease_log.append((TermStarted(replica=self._settings.replica),), now_ns)
+        failpoint.hit("allocator.term.started")
         state.advance(record, lease_log.sequence, lease_log.digest)
         self._write_mark(state)
         leader = Leader(
@@ -223,6 +362,7 @@ class Replica:
             self._metrics,
             self._clock,
             self._on_appended,
+            self._watch,
         )
         self._leader = leader
         async with AsyncExitStack() as servings:
@@ -264,7 +404,7 @@ class Replica:
 
     def _on_appended(self, state: State) -> None:
         self._records_since_snapshot += 1
-        if self._records_since_snapshot >= limits.SNAPSHOT_RECORDS and self._snapshotting is None:
+        if self._records_since_snapshot >= self._settings.snapshot_records and self._snapshotting is None:
             self._records_since_snapshot = 0
             # cut at once: memory goes ahead of the log with the next batch
             manifest, chunks = snapshot.cut(state.snapshot())
@@ -272,7 +412,7 @@ class Replica:
 
     def _write_mark(self, state: State) -> None:
         self._marked = state.sequence
-        self._marks.write(LogMark(incarnation=state.incarnation, sequence=state.sequence))
+        self._marks.write(mark_of(state))
 
     async def _snapshot(self, manifest: SnapshotManifest, chunks: list[bytes]) -> None:
         try:

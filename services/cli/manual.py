@@ -153,6 +153,20 @@ For example:
         --conflist /etc/cni/net.d/10-underlay.conflist""",
     ),
     Command(
+        name="failpoints",
+        function="services.cli.failpoints:failpoints",
+        help="""\
+Lists the steps at which a service can be made to die, to stall or to lose a message, for tests of what must survive.
+
+A service takes the variable ORBWEAVER_FAILPOINT=NAME[:N][:ACTION][,…] of its environment: at the N-th pass of the step it is killed \
+(`kill`, the default), stalled (`delay=50ms`) or leaves out what it sends there (`drop`, where DROPS is true). In a system that \
+`up` runs, the same text in STATE/failpoint/INSTANCE is given to the next process of that instance, and to no later one.
+
+For example:
+    orbweaver failpoints
+    echo agent.intent.journaled:3 >STATE/failpoint/agent-n1""",
+    ),
+    Command(
         name="version",
         function="services.cli.lifecycle:version",
         help="Prints the version.",

@@ -18,6 +18,7 @@ from services.controller.app import App
 from services.controller.leases import AllocatorLeases
 from services.controller.rules import AdmissionRules
 from services.controller.source import FolderSource
+from shared import failpoint
 from shared.bus import Bus, BusError
 from shared.settings import ControllerSettings, read_settings
 from shared.telemetry import Telemetry
@@ -59,6 +60,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path, required=True, help="settings, a JSON or YAML file")
     arguments = parser.parse_args()
     try:
+        failpoint.arm()
         settings = read_settings(arguments.config, ControllerSettings)
     except ValueError as error:
         print(error, file=sys.stderr)

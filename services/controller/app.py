@@ -19,8 +19,8 @@ import structlog
 
 from services.controller.judge import POOL
 from services.controller.source import ObjectSource
-from shared import subjects
-from shared.bus import Bus, BusDenied, BusError, Message, StreamMismatch
+from shared import failpoint, subjects
+from shared.bus import Bus, BusDenied, BusError, BusTimeout, Message, StreamMismatch
 from shared.contracts.codec import MessageError, encode
 from shared.contracts.facts import (
     ASK_FACT,
@@ -186,12 +186,16 @@ class App:
             for outcome in outcomes:
                 if isinstance(outcome, BaseException):
                     raise outcome
+                failpoint.hit("controller.fact.published")
                 self.sequence = max(self.sequence, outcome)
                 self._outbox.popleft()
 
     async def _append(self, fact: Fact) -> int:
         if isinstance(fact, FactsSynced):
+            failpoint.hit("controller.synced")
             return await self._bus.append(subjects.FACTS_SYNCED, encode(fact))
+        if failpoint.hit("controller.fact.publish"):
+            raise BusTimeout("lost by a failpoint")
         # the server forgets a tombstone after a day: names of pods are rarely used again
         ttl_s = TOMBSTONE_KEPT_S if isinstance(fact, ObjectGone) else None
         subject = subjects.facts(fact.kind, fact.namespace, fact.name)

@@ -163,7 +163,11 @@ async def _supervise(
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     supervisor = Supervisor(
-        assembly.programs, directory=layout.state, log_file=layout.log_file, changed=changed
+        assembly.programs,
+        directory=layout.state,
+        log_file=layout.log_file,
+        failpoint_file=layout.failpoint_file,
+        changed=changed,
     )
     try:
         say(f"starting {len(assembly.programs)} processes for {len(system.nodes)} node(s) in {layout.state}")

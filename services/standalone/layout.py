@@ -74,12 +74,17 @@ class Layout(msgspec.Struct, frozen=True):
     def log_file(self, instance: str) -> Path:
         return self.log / f"{instance}.log"
 
+    def failpoint_file(self, instance: str) -> Path:
+        """What the next process of this instance gets as ORBWEAVER_FAILPOINT."""
+        return self.state / "failpoint" / instance
+
     def directories(self, nodes: tuple[str, ...]) -> tuple[Path, ...]:
         """Every directory that must be there before anything starts, parents first."""
         return (
             self.state,
             self.conf,
             self.log,
+            self.state / "failpoint",
             self.state / "nats",
             self.jetstream,
             self.certificates,

@@ -1,6 +1,7 @@
 """Keeps processes running: starts them in order, restarts what crashes with back-off, stops them in order.
 
-Owns child processes and what is known of them. Must not know what the processes do or what their settings say.
+Owns child processes and what is known of them. Must not know what the processes do or what their settings say. The text in a
+program's `failpoint_file` goes to its next process (shared.failpoint), whose end then counts as no crash.
 
 Every child is tied to this process by PR_SET_PDEATHSIG, so that a supervisor that is killed leaves none behind. The kernel
 sends that signal when the *thread* that forked ends: children are started from the main thread only.
@@ -24,6 +25,7 @@ import structlog
 from services.standalone.assembly import Program
 from services.standalone.process import die_with_parent, mark_of, send
 from services.standalone.system import LOOPBACK, ServiceEntry
+from shared.failpoint import VARIABLE
 
 log = structlog.get_logger()
 
@@ -54,9 +56,11 @@ def describe_exit(code: int) -> str:
 class _Child:
     """One program with its present process, or none."""
 
-    def __init__(self, program: Program, log_file: Path) -> None:
+    def __init__(self, program: Program, log_file: Path, failpoint_file: Path) -> None:
         self.program = program
         self.log_file = log_file
+        self.failpoint_file = failpoint_file
+        self.armed = False
         self.crashes = 0
         self.entry = ServiceEntry(
             service=program.service,
@@ -71,12 +75,18 @@ class _Child:
     def spawn(self, directory: Path) -> subprocess.Popen[bytes]:
         if self.log_file.exists() and self.log_file.stat().st_size > LOG_KEEP_BYTES:
             self.log_file.rename(self.log_file.with_suffix(".log.1"))
+        environment = dict(os.environ)
+        failpoint = self._take_failpoint()
+        self.armed = bool(failpoint)
+        if failpoint:
+            environment[VARIABLE] = failpoint
         parent = os.getpid()
         descriptor = os.open(self.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             process = subprocess.Popen(
                 self.program.command,
                 cwd=directory,
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=descriptor,
                 stderr=subprocess.STDOUT,
@@ -90,6 +100,15 @@ class _Child:
             self.entry, mark=mark_of(process.pid), started_unix_s=time.time(), reason=""
         )
         return process
+
+    def _take_failpoint(self) -> str:
+        """What the file holds for this one process; it is gone then, so that the next one runs as usual."""
+        try:
+            text = self.failpoint_file.read_text().strip()
+            self.failpoint_file.unlink()
+        except FileNotFoundError:
+            return ""
+        return text
 
     def ended(self, reason: str, *, restarts: int) -> None:
         self.entry = msgspec.structs.replace(
@@ -109,9 +128,13 @@ class Supervisor:
         *,
         directory: Path,
         log_file: Callable[[str], Path],
+        failpoint_file: Callable[[str], Path],
         changed: Callable[[tuple[ServiceEntry, ...]], None],
     ) -> None:
-        self._children = tuple(_Child(program, log_file(program.instance)) for program in programs)
+        self._children = tuple(
+            _Child(program, log_file(program.instance), failpoint_file(program.instance))
+            for program in programs
+        )
         self._directory = directory
         self._changed = changed
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -178,6 +201,10 @@ class Supervisor:
                 log.error("not restarted", instance=child.program.instance, reason=reason)
                 self.refused.set()
                 return
+            if child.armed:
+                # It was made to end: the next one runs as if nothing had been.
+                child.crashes = 0
+                continue
             child.crashes = 1 if time.monotonic() - began > STEADY_S else child.crashes + 1
             wait_s = backoff_s(child.crashes)
             log.warning("restarts", instance=child.program.instance, reason=reason, wait_s=round(wait_s, 1))

@@ -47,6 +47,7 @@ def supervised(
             programs,
             directory=directory,
             log_file=lambda instance: directory / f"{instance}.log",
+            failpoint_file=lambda instance: directory / f"{instance}.failpoint",
             changed=changes.append,
         )
         await supervisor.start()
@@ -84,6 +85,30 @@ def test_crashes_in_a_row_wait_longer_each_time(tmp_path: Path) -> None:
     began = time.monotonic()
     supervised(tmp_path, (program("a", "raise SystemExit(1)"),), scenario)
     assert time.monotonic() - began >= backoff_s(1) + backoff_s(2)
+
+
+def test_a_failpoint_is_for_one_process(tmp_path: Path) -> None:
+    """What it ends counts as no crash, so that the next one does not wait longer."""
+    told = (
+        "import os, time; print(os.environ.get('ORBWEAVER_FAILPOINT', 'none'), flush=True); time.sleep(1000)"
+    )
+
+    def logged() -> list[str]:
+        return (tmp_path / "a.log").read_text().split()
+
+    async def scenario(supervisor: Supervisor) -> None:
+        await until(lambda: logged() == ["stub.step:2"])
+        for _ in range(2):
+            known = len(logged())
+            mark = marks(supervisor)["a"]
+            assert mark is not None
+            send(mark, signal.SIGKILL)
+            await until(lambda known=known: len(logged()) > known)
+        assert logged() == ["stub.step:2", "none", "none"]
+
+    (tmp_path / "a.failpoint").write_text("stub.step:2\n")
+    supervised(tmp_path, (program("a", told),), scenario)
+    assert not (tmp_path / "a.failpoint").exists()
 
 
 def test_the_wait_has_a_first_and_a_last() -> None:
@@ -165,7 +190,11 @@ def test_a_killed_supervisor_leaves_no_process(tmp_path: Path) -> None:
             )
             directory = Path({str(tmp_path)!r})
             supervisor = Supervisor(
-                programs, directory=directory, log_file=lambda name: directory / name, changed=lambda _: None
+                programs,
+                directory=directory,
+                log_file=lambda name: directory / name,
+                failpoint_file=lambda name: directory / f"{{name}}.failpoint",
+                changed=lambda _: None,
             )
             await supervisor.start()
             await asyncio.sleep(0.2)
