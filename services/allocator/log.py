@@ -12,7 +12,7 @@ import asyncio
 import structlog
 
 from services.allocator.state import State
-from shared import limits, subjects
+from shared import failpoint, limits, subjects
 from shared.bus import (
     ApiError,
     Bus,
@@ -87,6 +87,8 @@ class LeaseLog:
             raise LogBroken(f"a record of {len(payload)} bytes is over the limit")
         while True:
             try:
+                if failpoint.hit("allocator.append"):
+                    raise UnknownOutcome("lost by a failpoint")
                 sequence = await self._bus.append(
                     self._subject,
                     payload,
@@ -94,6 +96,7 @@ class LeaseLog:
                     expected_last_subject_sequence=self._subject_sequence,
                     timeout_s=APPEND_TIMEOUT_S,
                 )
+                failpoint.hit("allocator.append.acked")
                 break
             except WrongSequence:
                 if await self._is_ours(payload):

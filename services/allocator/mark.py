@@ -14,6 +14,7 @@ import msgspec
 
 from services.allocator.log import LogBroken
 from services.allocator.state import State
+from shared import failpoint
 
 
 class LogMark(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +58,9 @@ class MarkFile:
             file.write(msgspec.json.encode(mark))
             file.flush()
             os.fsync(file.fileno())
+        failpoint.hit("allocator.mark.write")
         temporary.replace(self._path)
+        failpoint.hit("allocator.mark.written")
 
 
 def check_mark(mark: LogMark | None, state: State) -> None:

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from services.allocator.state import Snapshot, State
-from shared import limits, subjects
+from shared import failpoint, limits, subjects
 from shared.bus import Bus, StreamMessage
 from shared.contracts.codec import Codec, MessageError, encode
 from shared.contracts.lease import SNAPSHOT_MANIFEST, SnapshotManifest
@@ -55,7 +55,9 @@ async def write(bus: Bus, manifest: SnapshotManifest, chunks: list[bytes]) -> No
     """Stores what `cut` made and drops snapshots older than the last two. Raises what the bus raises."""
     for i, chunk in enumerate(chunks):
         await bus.append(subjects.snapshot(manifest.incarnation, manifest.sequence, str(i)), chunk)
+        failpoint.hit("allocator.snapshot.chunk")
     await bus.append(subjects.snapshot(manifest.incarnation, manifest.sequence, MANIFEST), encode(manifest))
+    failpoint.hit("allocator.snapshot.manifest")
     for old in (await manifests(bus))[:-KEPT]:
         await bus.purge("SNAPSHOTS", subject=subjects.snapshot(old.incarnation, old.sequence, "*"))
 
