@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,15 +32,33 @@ class StandaloneError(Exception):
 
 
 def make_directories(layout: Layout, nodes: tuple[str, ...]) -> None:
-    """Raises StandaloneError when one cannot be made."""
+    """Raises StandaloneError when one cannot be made, or is not ours: what is in it will be believed and run as root."""
+    _demand_no_strangers(layout)
     for directory in layout.directories(nodes):
         try:
             directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+            _demand_own(directory, directory.stat() if directory == layout.state else directory.lstat())
             directory.chmod(DIRECTORY_MODE)
         except OSError as error:
             raise StandaloneError(
                 f"the state directory {directory} cannot be made: {error.strerror}"
             ) from None
+
+
+def _demand_no_strangers(layout: Layout) -> None:
+    """A directory that serves something else keeps its mode and its files."""
+    state = layout.state
+    if state.is_dir() and not layout.lock_file.exists() and any(state.iterdir()):
+        raise StandaloneError(f"{state} is not empty and holds no system: name a directory of its own")
+
+
+def _demand_own(directory: Path, found: os.stat_result) -> None:
+    if stat.S_ISLNK(found.st_mode):
+        raise StandaloneError(f"the state directory {directory} is a symbolic link: remove it")
+    if found.st_uid != os.geteuid():
+        raise StandaloneError(
+            f"the state directory {directory} belongs to user {found.st_uid}, who could change what is run as root"
+        )
 
 
 def replace_file(path: Path, content: bytes) -> None:
