@@ -9,8 +9,9 @@ from __future__ import annotations
 import msgspec
 
 from services.allocator.facts import Facts, PodFact, PoolFact
+from services.allocator.network import requests_of
 from services.allocator.selection import Refusal, Selection, Want, select
-from services.allocator.state import HeldInterface, Holding, State
+from services.allocator.state import Holding, State
 from shared import limits
 from shared.contracts.ipam import Allocate, Grant, InterfaceRequest, Release, Route
 from shared.contracts.lease import (
@@ -32,10 +33,12 @@ SECOND_NS = 1_000_000_000
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """What happened. `owner` holds the result; there may be no event where nothing changes."""
+    """What happened. `owner` holds the result; there may be no event where nothing changes. `requests` are the interfaces that an
+    attach turned out to be about."""
 
     events: tuple[LeaseEvent, ...]
     owner: str = ""
+    requests: tuple[InterfaceRequest, ...] = ()
 
 
 class Rejected(msgspec.Struct, frozen=True):
@@ -61,7 +64,7 @@ def decide_allocate(
     identity = identify(facts, command, asked=asked)
     if not isinstance(identity, Identity):
         return identity
-    requests = with_networks(facts, command.interfaces)
+    requests = requests_of(facts, identity.pod, command)
     refusal = requests if isinstance(requests, Refusal) else check_annotations(identity.pod)
     if isinstance(requests, Refusal) or refusal is not None:
         assert refusal is not None
@@ -111,7 +114,7 @@ def decide_allocate(
                 pod_name=command.pod_name,
             )
         )
-    return Accepted(tuple(events), identity.owner)
+    return Accepted(tuple(events), identity.owner, requests)
 
 
 def _confirmed(state: State, holding: Holding, ifname: str, command: Allocate) -> AttachConfirmed:
@@ -146,6 +149,8 @@ def flaw(command: Allocate | Release) -> str:
     if isinstance(command, Release):
         bounds += [("ifname", command.ifname, limits.IFNAME_MAX_BYTES)]
         bounds += [("reason", command.reason, limits.NAME_MAX_BYTES)]
+        if len(command.others) >= limits.INTERFACES_PER_POD_MAX:
+            return f"{len(command.others) + 1} interfaces are released, at most {limits.INTERFACES_PER_POD_MAX} are taken"
     else:
         bounds += [("pod_namespace", command.pod_namespace, limits.NAME_MAX_BYTES)]
         bounds += [("pod_name", command.pod_name, limits.NAME_MAX_BYTES)]
@@ -171,31 +176,6 @@ def _flaw_of_interfaces(interfaces: tuple[InterfaceRequest, ...]) -> str:
         if any(len(name) > limits.NAME_MAX_BYTES for name in (*request.ipv4, *request.ipv6)):
             return f"{request.ifname}: the name of a pool has more than {limits.NAME_MAX_BYTES} characters"
     return ""
-
-
-def with_networks(
-    facts: Facts, requests: tuple[InterfaceRequest, ...]
-) -> tuple[InterfaceRequest, ...] | Refusal:
-    """The requests, with the pools of the SpiderMultusConfigs that they name."""
-    out: list[InterfaceRequest] = []
-    for request in requests:
-        if not request.network:
-            out.append(request)
-            continue
-        network = facts.networks.get(request.network)
-        if network is None:
-            return Refusal(
-                "network_unknown", f"SpiderMultusConfig {request.network} of {request.ifname} is not found"
-            )
-        if network.disable_ipam:
-            return Refusal(
-                "not_in_this_version", f"SpiderMultusConfig {request.network}: disableIPAM is not served yet"
-            )
-        named = request.ipv4 or request.ipv6
-        out.append(
-            request if named else msgspec.structs.replace(request, ipv4=network.ipv4, ipv6=network.ipv6)
-        )
-    return tuple(out)
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -299,7 +279,10 @@ def _longest_rested(
 
 def _exhausted(state: State, want: Want, family: int, pools: tuple[PoolFact, ...]) -> Refusal:
     told = ", ".join(f"{pool.name} ({pool.total.size()} in all)" for pool in pools)
-    return Refusal("pool_exhausted", f"all IP addresses used out for IPv{family} of {want.ifname}: {told}")
+    network = f" (network {want.network})" if want.network else ""
+    return Refusal(
+        "pool_exhausted", f"all IP addresses used out for IPv{family} of {want.ifname}{network}: {told}"
+    )
 
 
 def grants_of(state: State, facts: Facts, owner: str) -> tuple[Grant, ...]:
@@ -358,26 +341,36 @@ def decide_release(state: State, facts: Facts, command: Release, now_ns: int) ->
         until_ns = now_ns + int(limits.ATTEMPT_MEMORY_S * SECOND_NS)
         events.append(AttemptVoided(attempt=command.attempt, until_ns=until_ns))
     for holding in state.holdings_of_container(command.container_id):
-        held = holding.interfaces.get(command.ifname)
         # a node speaks for its own attachments only
-        if held is None or holding.node != command.node or not _is_named(held, command):
+        named = _named(holding, command) if holding.node == command.node else ()
+        if not named:
             continue
         rest_until_ns = _rest_until(command, now_ns)
         if not is_alive(state, facts, holding):
-            events.append(_released(holding, command.ifname, command.reason, rest_until_ns, now_ns))
-        elif not held.detached:
-            detached = AttachmentDetached(
-                owner=holding.owner,
-                ifname=command.ifname,
-                generation=held.generation,
-                rest_until_ns=rest_until_ns,
+            events.append(_released(holding, named, command.reason, rest_until_ns, now_ns))
+            continue
+        events += [
+            AttachmentDetached(
+                owner=holding.owner, ifname=ifname, generation=held.generation, rest_until_ns=rest_until_ns
             )
-            events.append(detached)
+            for ifname in named
+            if not (held := holding.interfaces[ifname]).detached
+        ]
     return Accepted(tuple(events))
 
 
-def _is_named(held: HeldInterface, command: Release) -> bool:
-    return held.generation == command.generation if command.generation else held.attempt == command.attempt
+def _named(holding: Holding, command: Release) -> tuple[str, ...]:
+    """The interfaces that the release is about. One without generation does not know what its attempt was given."""
+    if not command.generation:
+        return tuple(
+            ifname
+            for ifname, held in holding.interfaces.items()
+            if held.attempt == command.attempt and (held.attempt or ifname == command.ifname)
+        )
+    judged = {command.ifname: command.generation} | {one.ifname: one.generation for one in command.others}
+    return tuple(
+        ifname for ifname, held in holding.interfaces.items() if held.generation == judged.get(ifname)
+    )
 
 
 def _rest_until(command: Release, now_ns: int) -> int:
@@ -387,10 +380,12 @@ def _rest_until(command: Release, now_ns: int) -> int:
     return now_ns + int(min(command.cooldown_s, limits.COOLDOWN_MAX_S) * SECOND_NS)
 
 
-def _released(holding: Holding, ifname: str, reason: str, rest_until_ns: int, now_ns: int) -> LeasesReleased:
-    """One interface; with the last that is attached all of them, for nobody will name the others any more."""
-    others = {name: held for name, held in holding.interfaces.items() if name != ifname}
-    ifnames = (ifname, *others) if all(held.is_over for held in others.values()) else (ifname,)
+def _released(
+    holding: Holding, named: tuple[str, ...], reason: str, rest_until_ns: int, now_ns: int
+) -> LeasesReleased:
+    """Those `named`; with the last that is attached all of them, for nobody will name the others any more."""
+    others = {name: held for name, held in holding.interfaces.items() if name not in named}
+    ifnames = (*named, *others) if all(held.is_over for held in others.values()) else named
     rest_until_ns = max(rest_until_ns, *(holding.interfaces[name].rest_until_ns for name in ifnames))
     return LeasesReleased(
         owner=holding.owner,
@@ -407,7 +402,7 @@ def decide_collect(state: State, facts: Facts, namespace: str, name: str, now_ns
     """
     return Accepted(
         tuple(
-            _released(holding, next(iter(holding.interfaces)), "pod gone", 0, now_ns)
+            _released(holding, tuple(holding.interfaces), "pod gone", 0, now_ns)
             for holding in state.holdings_of_pod(namespace, name)
             if _is_detached(holding) and not is_alive(state, facts, holding)
         )
@@ -421,7 +416,7 @@ def decide_succession(state: State, facts: Facts, command: Allocate, now_ns: int
         return Accepted(())
     return Accepted(
         tuple(
-            _released(holding, next(iter(holding.interfaces)), "pod replaced", 0, now_ns)
+            _released(holding, tuple(holding.interfaces), "pod replaced", 0, now_ns)
             for holding in state.holdings_of_pod(command.pod_namespace, command.pod_name)
             if holding.owner != command.pod_uid and _is_detached(holding)
         )

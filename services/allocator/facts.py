@@ -12,6 +12,7 @@ import msgspec
 
 from services.allocator.pool_index import PoolSpace
 from shared.contracts.facts import Fact, FactsSynced, ObjectFact, ObjectGone
+from shared.manifests.annotations import CR_NAME
 from shared.manifests.ipam import IPPoolSpec, SpiderIPPool, SpiderReservedIP
 from shared.manifests.meta import Object
 from shared.manifests.network import SpiderMultusConfig
@@ -95,6 +96,7 @@ class Facts:
         self.synced = False
         self.sequence = 0
         self._versions: dict[tuple[str, str, str], int] = {}
+        self._network_names: dict[str, str] = {}
         self._settings_namespace = ""
 
     def apply(self, fact: Fact, sequence: int) -> Changes:
@@ -121,7 +123,7 @@ class Facts:
             case "Node":
                 self._keep(self.nodes, fact.name, None if gone else fact, Node)
             case "SpiderMultusConfig":
-                self._network(f"{fact.namespace}/{fact.name}", None if gone else fact)
+                self._network(fact.namespace, fact.name, None if gone else fact)
             case "ConfigMap" if fact.name == SETTINGS_NAME:
                 self._configure(fact.namespace, None if gone else fact)
             case _:
@@ -167,11 +169,17 @@ class Facts:
         else:
             self.pods[namespace, name] = pod_fact(namespace, name, manifest)
 
-    def _network(self, key: str, fact: ObjectFact | None) -> None:
+    def _network(self, namespace: str, name: str, fact: ObjectFact | None) -> None:
+        """`networks` goes by the name under which pods know a network, which may be another than its object's."""
+        own = f"{namespace}/{name}"
+        before = self._network_names.pop(own, "")
+        if before not in self._network_names.values():
+            self.networks.pop(before, None)
         manifest = _read(fact, SpiderMultusConfig)
         if fact is None or manifest is None:
-            self.networks.pop(key, None)
             return
+        key = f"{namespace}/{manifest.metadata.annotations.get(CR_NAME) or name}"
+        self._network_names[own] = key
         spec = manifest.spec
         block = (
             spec.macvlan or spec.ipvlan or spec.vlan or spec.sriov or spec.ibsriov or spec.ipoib or spec.ovs

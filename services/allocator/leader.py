@@ -23,7 +23,16 @@ from shared.bus import Bus, BusError, BusTimeout, Message, NoResponder, Work
 from shared.clock import Clock
 from shared.contracts.codec import MessageError, encode
 from shared.contracts.facts import ASK_FACTS_TIMEOUT_S, FACT_ANSWER, AskFact
-from shared.contracts.ipam import ALLOCATE, RELEASE, Allocate, Allocated, Refused, Release
+from shared.contracts.ipam import (
+    ALLOCATE,
+    RELEASE,
+    Allocate,
+    Allocated,
+    InterfaceRequest,
+    NetworkInterface,
+    Refused,
+    Release,
+)
 from shared.contracts.lease import LeaseEvent
 from shared.manifests import annotations as notes
 from shared.telemetry import Telemetry, extract
@@ -48,6 +57,7 @@ class _Answer(msgspec.Struct):
     owner: str
     refusal: Refusal | None
     decided_ns: int
+    requests: tuple[InterfaceRequest, ...] = ()
 
 
 class Leader:
@@ -242,7 +252,7 @@ class Leader:
         match decision:
             case decide.Accepted():
                 failpoint.hit("allocator.decided")
-                answers.append(_Answer(request, decision.owner, None, decided_ns))
+                answers.append(_Answer(request, decision.owner, None, decided_ns, decision.requests))
                 size_bytes += self._apply(decision.events, events)
             case decide.Rejected():
                 answers.append(_Answer(request, "", decision.refusal, decided_ns))
@@ -301,7 +311,7 @@ class Leader:
             )
         else:
             self._metrics.answered(None)
-            reply = encode(self._allocated(command, answer.owner))
+            reply = encode(self._allocated(command, answer.owner, answer.requests))
         if failpoint.hit("allocator.reply"):
             return
         try:
@@ -310,14 +320,15 @@ class Leader:
             # lost, or larger than a message may be: the caller asks again, and others wait for their answers
             log.warning("answer lost", attempt=command.attempt, error=str(error))
 
-    def _allocated(self, command: Allocate, owner: str) -> Allocated:
+    def _allocated(self, command: Allocate, owner: str, requests: tuple[InterfaceRequest, ...]) -> Allocated:
         holding = self.state.holdings[owner]
         pod = self._facts.pod_of_owner(holding.namespace, holding.name, owner) if holding.namespace else None
         networks = {
             request.network: self._facts.networks[request.network].spec_json
-            for request in command.interfaces
+            for request in requests
             if request.network in self._facts.networks
         }
+        interfaces = tuple(NetworkInterface(ifname=one.ifname, network=one.network) for one in requests)
         return Allocated(
             attempt=command.attempt,
             pod_uid=owner,
@@ -325,6 +336,7 @@ class Leader:
             mark=self.state.mark,
             term=self.state.term,
             networks=networks,
+            interfaces=interfaces if command.further_networks else (),
             default_route_nic=pod.annotations.get(notes.DEFAULT_ROUTE_NIC, "") if pod is not None else "",
         )
 

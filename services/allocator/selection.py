@@ -38,9 +38,11 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Want(msgspec.Struct, frozen=True, kw_only=True):
-    """One interface that needs addresses: for each family the pools to try, best first. An absent family is not wanted."""
+    """One interface that needs addresses: for each family the pools to try, best first. An absent family is not wanted.
+    `network` is empty where none was asked for by name."""
 
     ifname: str
+    network: str
     clean_gateway: bool
     pools: dict[int, tuple[PoolFact, ...]]
 
@@ -92,7 +94,14 @@ def select(facts: Facts, pod: PodFact | None, node: str, requests: tuple[Interfa
             return Selection(
                 source=source, wants=(), verdicts=tuple(verdicts), refusal=Refusal("no_pool", message)
             )
-        wants.append(Want(ifname=item.ifname, clean_gateway=item.clean_gateway, pools=pools))
+        wants.append(
+            Want(
+                ifname=item.ifname,
+                network=networks_of.get(item.ifname, ""),
+                clean_gateway=item.clean_gateway,
+                pools=pools,
+            )
+        )
     return Selection(source=source, wants=tuple(wants), verdicts=tuple(verdicts))
 
 

@@ -15,9 +15,9 @@ from services.allocator.decide import (
     decide_allocate,
     identify,
     is_alive,
-    with_networks,
 )
 from services.allocator.facts import Facts
+from services.allocator.network import requests_of
 from services.allocator.selection import Refusal, Selection, select
 from services.allocator.state import HeldInterface, Holding, Lease, State
 from shared import limits
@@ -126,8 +126,8 @@ def explain(state: State, facts: Facts, query: Explain) -> Explained:
         state, facts, QueryLeases(pod_namespace=query.pod_namespace, pod_name=query.pod_name)
     ).leases
     command = _command(state, facts, query)
-    requests = with_networks(facts, command.interfaces)
     identity = identify(facts, command, asked=True)
+    requests = requests_of(facts, identity.pod if isinstance(identity, Identity) else None, command)
     if not isinstance(identity, Identity) or isinstance(requests, Refusal):
         refusal = identity.refusal if isinstance(identity, Rejected) else requests
         assert isinstance(refusal, Refusal)

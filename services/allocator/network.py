@@ -1,0 +1,94 @@
+"""Which interfaces an attach is about, and which network is behind each. Pure.
+
+Owns how the pod's annotations become interfaces (the first is the caller's, each further network adds one) and what a network
+gives an interface that names no pools itself. Must not know what is free, or how a link is made.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from services.allocator.facts import Facts, PodFact
+from services.allocator.selection import Refusal
+from shared import limits
+from shared.contracts.ipam import Allocate, InterfaceRequest
+from shared.manifests.annotations import path_of
+from shared.manifests.networks import (
+    DEFAULT_NETWORK,
+    NETWORKS,
+    NetworkRef,
+    default_network,
+    interface_of,
+    networks,
+)
+from shared.manifests.problem import Invalid
+
+
+def requests_of(
+    facts: Facts, pod: PodFact | None, command: Allocate
+) -> tuple[InterfaceRequest, ...] | Refusal:
+    """What the command asks for, all networks of the pod included where it says so, with the pools of each network."""
+    asked = _with_further(facts, pod, command.interfaces) if command.further_networks else command.interfaces
+    if isinstance(asked, Refusal):
+        return asked
+    out: list[InterfaceRequest] = []
+    for request in asked:
+        found = _with_pools(facts, request)
+        if isinstance(found, Refusal):
+            return found
+        out.append(found)
+    return tuple(out)
+
+
+def _with_further(
+    facts: Facts, pod: PodFact | None, asked: tuple[InterfaceRequest, ...]
+) -> tuple[InterfaceRequest, ...] | Refusal:
+    """The annotations' elements may also ask for addresses or a MAC: a network of ours gives neither by wish, as under Multus."""
+    marks = pod.annotations if pod is not None else {}
+    namespace = pod.namespace if pod is not None else ""
+    first = default_network(marks.get(DEFAULT_NETWORK, ""), facts.installation_namespace)
+    if isinstance(first, Invalid):
+        return Refusal("annotation_invalid", first.message)
+    further = networks(marks.get(NETWORKS, ""), namespace)
+    if isinstance(further, Invalid):
+        return Refusal("annotation_invalid", further.message)
+    requests = list(asked)
+    if first is not None:
+        requests[0] = InterfaceRequest(ifname=asked[0].ifname, network=_name(first))
+    requests += [
+        InterfaceRequest(ifname=interface_of(further, position), network=_name(ref))
+        for position, ref in enumerate(further)
+    ]
+    if len(requests) > limits.INTERFACES_PER_POD_MAX:
+        message = f"{path_of(NETWORKS)}: {len(requests)} interfaces, at most {limits.INTERFACES_PER_POD_MAX} are served"
+        return Refusal("annotation_invalid", message)
+    seen: set[str] = set()
+    for request in requests:
+        if request.ifname in seen:
+            message = (
+                f"{path_of(NETWORKS)}: network {request.network} would be a second interface {request.ifname}"
+            )
+            return Refusal("annotation_invalid", message)
+        seen.add(request.ifname)
+    return tuple(requests)
+
+
+def _name(ref: NetworkRef) -> str:
+    return f"{ref.namespace}/{ref.name}"
+
+
+def _with_pools(facts: Facts, request: InterfaceRequest) -> InterfaceRequest | Refusal:
+    if not request.network:
+        return request
+    network = facts.networks.get(request.network)
+    if network is None:
+        return Refusal(
+            "network_unknown", f"SpiderMultusConfig {request.network} of {request.ifname} is not found"
+        )
+    if network.disable_ipam:
+        return Refusal(
+            "not_in_this_version", f"SpiderMultusConfig {request.network}: disableIPAM is not served yet"
+        )
+    if request.ipv4 or request.ipv6:
+        return request
+    return msgspec.structs.replace(request, ipv4=network.ipv4, ipv6=network.ipv6)
