@@ -26,12 +26,14 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--commands", type=int, default=COMMANDS_MIN)
     parser.add_argument("--trace", action="store_true", help="prints every step of a failing seed")
+    parser.add_argument("--failures", type=int, default=10, help="ends after so many failing seeds")
     arguments = parser.parse_args()
     began_s = time.perf_counter()
-    failed = void = steps = commands = faults = 0
+    n = failed = void = steps = commands = faults = 0
     virtual_s = 0.0
     with quiet():
         for seed in range(arguments.first, arguments.first + arguments.seeds):
+            n += 1
             outcome = run(seed, arguments.commands, None if arguments.trace else LAST_LINES)
             steps += outcome.steps
             commands += outcome.commands
@@ -41,8 +43,9 @@ def main() -> int:
             if outcome.violations:
                 failed += 1
                 print(report(outcome), flush=True)
+                if failed == arguments.failures:
+                    break
     spent_s = time.perf_counter() - began_s
-    n = arguments.seeds
     print(
         f"{n} seeds, {failed} failed, {void} void; {n / spent_s:.1f} seeds/s; a seed has {steps // n} steps, {commands // n} commands, "
         f"{faults / n:.1f} faults, {virtual_s / n:.0f} s of virtual time"

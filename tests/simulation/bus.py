@@ -183,6 +183,8 @@ class SimulatedBus(Bus):
         stream = self.hub.stream_of(subject)
         if stream is not None:
             self.hub.store(stream, subject, message.data)
+        for client in self.hub.subscribers(subject):
+            self.hub.down(client.link, lambda client=client: client.deliver(subject, message))
 
     async def serve(self, subject: str, handler: Handler, *, concurrent: bool = True) -> _Serving:  # type: ignore[override]
         async def run(message: Message) -> None:

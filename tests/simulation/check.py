@@ -30,6 +30,8 @@ from tests.simulation.kernel import Namespace, Wire
 
 FACT_KNOWN_S = 15.0
 """So long after its fact was stored every allocator must know that a pod lives."""
+GONE_KNOWN_S = 1.0
+"""So long after its fact was stored no allocator may say that a pod is gone."""
 
 
 class Attachment(msgspec.Struct, frozen=True):
@@ -92,7 +94,10 @@ class Checker:
             if holder is not None:
                 self.wrong(f"{item.address} is given to {event.owner} and held by {holder}")
             families.setdefault(item.ifname, set()).add(family)
+        holding = self.state.holdings.get(event.owner)
         for ifname, found in families.items():
+            if holding is not None and ifname in holding.interfaces:
+                self.wrong(f"{event.owner} {ifname} is given addresses and holds some")
             if found != {4, 6}:
                 self.wrong(f"{event.owner} {ifname} was given families {sorted(found)} only")
 
@@ -107,8 +112,9 @@ class Checker:
                 for netns in self._wire.addresses.get(text, ()):
                     self.wrong(f"{text} of {event.owner} {ifname} is released while it is up in {netns}")
         since_s = self._lives_since(event.owner)
-        if since_s is not None and since_s > FACT_KNOWN_S:
-            self.wrong(f"{event.owner} lives, known for {since_s:.0f} s, and its addresses are released")
+        known_s = GONE_KNOWN_S if event.reason == "pod gone" else FACT_KNOWN_S
+        if since_s is not None and since_s > known_s:
+            self.wrong(f"{event.owner} lives, known for {since_s:.0f} s, and is released: {event.reason}")
 
     def _detached(self, event: AttachmentDetached) -> None:
         holding = self.state.holdings.get(event.owner)

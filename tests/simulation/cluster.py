@@ -144,7 +144,9 @@ class Cluster:
         for _ in range(CONTAINERS):
             self.spawn(self.kubelet.container())
         storm = self.process.create_task(self.faults.run())
-        while self.kubelet.commands < self.commands_wanted and not self.wrong():
+        while not self.wrong() and (
+            self.kubelet.commands < self.commands_wanted or self.faults.count < FAULTS_MIN
+        ):
             await asyncio.sleep(0.25)
         self.kubelet.resting = True
         storm.cancel()
@@ -211,7 +213,7 @@ class Cluster:
         if state.resting:
             yield f"{len(state.resting)} addresses rest"
         for leader in leaders:
-            memory = leader.replica._state  # noqa: SLF001
+            memory = leader.replica._state
             if memory.sequence == state.sequence and memory.holdings != state.holdings:
                 yield f"the memory of {leader.name} is not what the log says"
             yield from audit(memory)
@@ -243,7 +245,7 @@ def run(seed: int, commands: int = COMMANDS_MIN, lines_kept: int | None = LAST_L
     cluster.hub.shims = Shims(cluster)
     try:
         with machine(scheduler, cluster.wire):
-            main = cluster.process.create_task(cluster._main())  # noqa: SLF001
+            main = cluster.process.create_task(cluster._main())
             try:
                 scheduler.run(main, until_s=UNTIL_S, steps_max=STEPS_MAX)
             except Stuck as stuck:
@@ -257,7 +259,7 @@ def run(seed: int, commands: int = COMMANDS_MIN, lines_kept: int | None = LAST_L
     return Outcome(
         seed=seed,
         violations=violations,
-        digest=cluster._hash.hexdigest(),  # noqa: SLF001
+        digest=cluster._hash.hexdigest(),
         commands=cluster.kubelet.commands,
         faults=cluster.faults.count,
         steps=scheduler.steps,

@@ -30,6 +30,7 @@ from services.agent.op import (
     undo,
 )
 from services.agent.plan import Plan, Refused, plan
+from services.agent.scan import Scan
 from services.agent.state import (
     DesiredInterface,
     Observed,
@@ -134,8 +135,9 @@ class SimulatedNetns:
 class SimulatedKernel:
     """One node's. `crash` may kill the agent between two ops; `refuses` is the probability that the kernel refuses an op."""
 
-    def __init__(self, wire: Wire, random: Random, crash: Callable[[str], bool]) -> None:
+    def __init__(self, wire: Wire, node: str, random: Random, crash: Callable[[str], bool]) -> None:
         self._wire = wire
+        self._place = f"/{node}/"
         self._random = random
         self._crash = crash
         self.refuses = 0.0
@@ -199,6 +201,14 @@ class SimulatedKernel:
     def check(self, netns: SimulatedNetns, desired: tuple[DesiredInterface, ...]) -> list[str]:
         planned = plan(desired, _observed(netns.namespace), spare_extra=True)
         return [planned.sentence] if isinstance(planned, Refused) else _differences(planned.ops)
+
+    def scan(self) -> Scan:
+        found: dict[str, str] = {}
+        here = [n for path, n in self._wire.namespaces.items() if path.startswith(self._place)]
+        for namespace in here:
+            for name, link in namespace.links.items():
+                found |= dict.fromkeys(link.addresses, name)
+        return Scan(addresses=found, namespaces=len(here), looked=True)
 
     def _there(self, netns: SimulatedNetns) -> Namespace:
         """An open namespace lives on after its path is gone, but its links go with the last process in it."""

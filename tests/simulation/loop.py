@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
+import warnings
 from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -114,7 +115,7 @@ class Scheduler:
                 self.now_s += STEP_S
                 if process is not current:
                     current = process
-                    events._set_running_loop(process)  # type: ignore[arg-type]  # noqa: SLF001
+                    events._set_running_loop(process)  # type: ignore[arg-type]
                 try:
                     if handle.context is None:
                         callback(*handle.args)
@@ -129,7 +130,7 @@ class Scheduler:
                         timers[:] = [t for t in timers if t[2].callback is not None]
                         heapify(timers)
         finally:
-            events._set_running_loop(None)  # noqa: SLF001
+            events._set_running_loop(None)
         return main.result()
 
     def close(self) -> None:
@@ -158,10 +159,18 @@ class Process:
         self.is_stopped = True
         self._kept.clear()
         hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+        running = events._get_running_loop()
+        events._set_running_loop(self)  # type: ignore[arg-type]
+        buried: set[asyncio.Task[Any]] = set()
         try:
-            for task in asyncio.all_tasks(self):  # type: ignore[arg-type]
-                _bury(task)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a coroutine that was never begun
+                while tasks := asyncio.all_tasks(self) - buried:  # type: ignore[arg-type]
+                    for task in tasks:
+                        _bury(task)
+                    buried |= tasks
         finally:
+            events._set_running_loop(running)
             sys.unraisablehook = hook
 
     def stop(self) -> None:
@@ -257,7 +266,7 @@ class Process:
 
 
 def _bury(task: asyncio.Task[Any]) -> None:
-    task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
     coroutine = task.get_coro()
     for _ in range(AWAITS_IN_FINALLY_MAX):
         try:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _BUS = BusSettings(servers=(), user="", password="", inbox_prefix="")
 _NO_SPAN = ActiveSpan(trace.INVALID_SPAN)
 RESTART_S = 0.5
+SNAPSHOT_RECORDS = 40
 
 
 class SilentTelemetry:
@@ -129,7 +130,9 @@ class Allocator(Member):
 
     async def run(self) -> None:
         self.replica = Replica(
-            AllocatorSettings(replica=self.name, bus=_BUS, system=_BUS, mark_file=""),
+            AllocatorSettings(
+                replica=self.name, bus=_BUS, system=_BUS, mark_file="", snapshot_records=SNAPSHOT_RECORDS
+            ),
             self.bus,
             TELEMETRY,  # type: ignore[arg-type]
             clock=self.clock,
@@ -141,7 +144,7 @@ class Allocator(Member):
 
     @property
     def leads(self) -> bool:
-        return self.is_alive and self.replica._leader is not None  # noqa: SLF001
+        return self.is_alive and self.replica._leader is not None
 
 
 async def _safe_servers() -> None:
@@ -175,7 +178,7 @@ class Agent(Member):
             return self._crash(self, where)
 
         self.journal = SimulatedJournal(self.disk, self._random, crash)
-        self.kernel = SimulatedKernel(self._wire, self._random, crash)
+        self.kernel = SimulatedKernel(self._wire, self.node, self._random, crash)
         app = App(
             AgentSettings(node=self.node, bus=_BUS, state="", reconcile_interval_s=3.0),
             self.bus,
@@ -184,7 +187,7 @@ class Agent(Member):
             f"boot-{self.boots}",
             TELEMETRY,  # type: ignore[arg-type]
         )
-        app._attachments._random = self._random.randbytes  # noqa: SLF001
+        app._attachments._random = self._random.randbytes
         await app.run()
 
     def kill(self) -> None:

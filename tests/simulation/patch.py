@@ -18,7 +18,6 @@ from tests.simulation.kernel import SimulatedNetns, Wire
 from services.agent.netns import NetnsGoneError
 from tests.simulation.loop import Scheduler
 
-SNAPSHOT_RECORDS = 40
 LOG_HISTORY_S = 20.0
 
 
@@ -33,7 +32,7 @@ def _clocked() -> list[ModuleType]:
 
 @contextmanager
 def machine(scheduler: Scheduler, wire: Wire) -> Generator[None]:
-    """The clock of boot time and the mounts of network namespaces are the simulation's; snapshots come often."""
+    """The clock of boot time and the mounts of network namespaces are the simulation's; history is short."""
 
     def now_ns() -> int:
         return BOOTED_NS + int(scheduler.now_s * 1e9)
@@ -65,7 +64,6 @@ def machine(scheduler: Scheduler, wire: Wire) -> Generator[None]:
         stack.enter_context(patch.object(call_trace, "boottime_offset_ns", lambda: 0))
         stack.enter_context(patch.object(kernel_thread, "Netns", Netns))
         stack.enter_context(patch.object(kernel_thread, "Path", Path))
-        stack.enter_context(patch.object(limits, "SNAPSHOT_RECORDS", SNAPSHOT_RECORDS))
         stack.enter_context(patch.object(limits, "LOG_HISTORY_S", LOG_HISTORY_S))
         yield
 
