@@ -2,7 +2,8 @@
 
 Owns the JSON of JetStream's API (nats-server API reference: jsm.go schemas). Must not know what a stream holds.
 Consumers are ours: push, ordered, in memory, without acknowledgement; a gap, a silence or a reconnect makes a new one
-from the last sequence seen, so that a follower never skips silently.
+from the last sequence seen, so that a follower never skips silently. One that follows the last of each subject reads all of
+them again then: such streams are not synced, and come back shorter and refilled after a power cut.
 """
 
 from __future__ import annotations
@@ -242,7 +243,10 @@ class JetStream:
         start_sequence: int = 1,
         last_per_subject: bool = False,
     ) -> Follow:
-        """Calls `handler` with each message in order, for ever, from what is there on."""
+        """Calls `handler` with each message in order, for ever, from what is there on.
+
+        With `last_per_subject` a message may come again after a reconnect: the handler must be idempotent.
+        """
         follow = Follow(
             self, self._connection, stream, handler, subject_filter, start_sequence, last_per_subject
         )
@@ -325,6 +329,7 @@ class Follow:
         self._filter = subject_filter
         self._next_sequence = start_sequence
         self._last_per_subject = last_per_subject
+        self._created = ""
         self._consumer = ""
         self._delivered = 0
         self._idle_heartbeats = 0
@@ -373,7 +378,20 @@ class Follow:
     def _renew_soon(self) -> None:
         self._arrived.put_nowait(None)
 
+    async def _begin_anew_if_replaced(self) -> None:
+        """A stream that ends below what was handled, or was created since, is another one: all of it is new."""
+        info = await self._jetstream.api(f"STREAM.INFO.{self._stream}")
+        last, created = int(info["state"]["last_seq"]), str(info["created"])
+        if self._created and (created != self._created or last < self._next_sequence - 1):
+            log.warning(
+                "stream was replaced", stream=self._stream, last=last, handled=self._next_sequence - 1
+            )
+            self._next_sequence = 1
+        self._created = created
+
     async def _renew(self) -> None:
+        if not self._last_per_subject:
+            await self._begin_anew_if_replaced()
         config: dict[str, Any] = {
             "deliver_subject": self._inbox,
             "ack_policy": "none",
@@ -464,8 +482,6 @@ class Follow:
         self.last_sequence = sequence
         self._next_sequence = sequence + 1
         if pending == 0:
-            # after the first full pass "last per subject" is what follows in order
-            self._last_per_subject = False
             self._caught_up.set()
         return True
 
