@@ -15,6 +15,7 @@ import structlog
 
 from services.agent.call import Call
 from services.agent.config import Ipam, Native
+from services.agent.entry import has_further_networks
 from services.agent.execute import now_ns
 from shared import failpoint, subjects
 from shared.bus import Bus, BusDenied, BusTimeout, NoResponder
@@ -39,7 +40,7 @@ _AGAIN = ("try_later", "log_unsafe")
 
 
 def request_of(call: Call, config: Native | Ipam, node: str) -> Allocate:
-    """What is asked for one ADD: the calling interface. Pure."""
+    """What is asked for one ADD: the calling interface, and those of further networks where they are ours to attach. Pure."""
     wanted = InterfaceRequest(
         ifname=call.ifname,
         network=config.reference if isinstance(config, Native) else "",
@@ -57,6 +58,7 @@ def request_of(call: Call, config: Native | Ipam, node: str) -> Allocate:
         pod_namespace=call.pod.namespace,
         pod_name=call.pod.name,
         pod_uid=call.pod.uid,
+        further_networks=has_further_networks(config),
     )
 
 

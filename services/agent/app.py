@@ -20,7 +20,7 @@ from services.agent.allocation import Allocation
 from services.agent.attachments import Attachments
 from services.agent.call import Call, ForeignMessageError, Verb, decode
 from services.agent.call_trace import CallTrace
-from services.agent.entry import Entry, view
+from services.agent.entry import Entry, views
 from services.agent.execute import now_ns
 from services.agent.journal import Journal
 from services.agent.kernel import Kernel
@@ -293,13 +293,14 @@ class App:
             return None
         slots = asyncio.Semaphore(CHECKS_AT_ONCE)
 
-        async def shown(entry: Entry) -> AttachmentView:
+        async def shown(entry: Entry) -> tuple[AttachmentView, ...]:
             async with slots:
                 differences = await self._kernel.differences(entry) if question.check else ()
-            return view(entry, self._node, differences)
+            return views(entry, self._node, differences)
 
         entries = sorted(self._journal.entries.values(), key=lambda entry: entry.attachment)
-        return encode(AttachmentsPage(attachments=tuple(await asyncio.gather(*map(shown, entries)))))
+        rows = await asyncio.gather(*map(shown, entries))
+        return encode(AttachmentsPage(attachments=tuple(row for of_entry in rows for row in of_entry)))
 
     async def _on_service(self, message: Message) -> bytes | None:
         try:

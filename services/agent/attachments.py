@@ -21,8 +21,8 @@ from services.agent import desired as wish
 from services.agent.allocation import Allocation, request_of
 from services.agent.call import Call
 from services.agent.call_trace import CallTrace
-from services.agent.config import Ipam, Native, link_of_network
-from services.agent.entry import Entry, answered, intent, mode_of
+from services.agent.config import Ipam, Macvlan, Native, link_of_network
+from services.agent.entry import Entry, answered, has_further_networks, intent, mode_of
 from services.agent.execute import KernelError, now_ns
 from services.agent.journal import Journal
 from services.agent.kernel import AttachedInterface
@@ -196,6 +196,7 @@ class Attachments:
 
     async def _add(self, call: Call, config: Native | Ipam, trace: CallTrace) -> tuple[Entry, Result]:
         known = await self._known(call)
+        self._refuse_second(call)
         with self._kernel.open_pod(call.netns) as netns:
             if known is not None:
                 standing = await self._standing(known, config, netns)
@@ -212,7 +213,7 @@ class Attachments:
             trace.step("journal.intent", began_ns)
             with trace.child("allocate"):
                 allocated = await self._allocation.ask(request_of(call, config, self._node), call.deadline_ns)
-            return await self._build(call, config, netns, entry, allocated, trace)
+            return await self._build(config, netns, known, entry, allocated, trace)
 
     async def _known(self, call: Call) -> Entry | None:
         """What the journal has of this attachment, once the release of its predecessor is acknowledged."""
@@ -227,6 +228,16 @@ class Attachments:
             )
         return None
 
+    def _refuse_second(self, call: Call) -> None:
+        """Raises OrbweaverError where the interface is part of another attachment of the container, which has its addresses."""
+        for entry in self._journal.entries.values():
+            if entry.container_id == call.container_id and any(
+                one.ifname == call.ifname for one in entry.others
+            ):
+                raise OrbweaverError(
+                    "link_exists", f"{call.attachment} was attached together with {entry.ifname} already"
+                )
+
     async def _standing(self, known: Entry, config: Native | Ipam, netns: Netns) -> Result | None:
         """The result of an earlier ADD, if all is still as that ADD left it."""
         same = (
@@ -234,31 +245,43 @@ class Attachments:
             and known.boot_id == self._boot_id
             and (known.device, known.inode) == (netns.device, netns.inode)
             and (known.network, known.mode) == (config.network, mode_of(config))
+            and known.further_networks == has_further_networks(config)
         )
         return known.result if same and not await self._kernel.differences(known, netns.path) else None
 
     async def _build(
         self,
-        call: Call,
         config: Native | Ipam,
         netns: Netns,
+        known: Entry | None,
         entry: Entry,
         allocated: Allocated,
         trace: CallTrace,
     ) -> tuple[Entry, Result]:
         self._journal.witness(allocated.mark)
-        grants = wish.own_grants(allocated, call.ifname)
-        entry = answered(entry, call.attempt, grants, allocated.pod_uid)
-        gateways = wish.default_gateways(grants, call.ifname, allocated.default_route_nic)
+        shares = wish.shares(allocated, entry.ifname, further_networks=has_further_networks(config))
+        entry = answered(entry, entry.attempt, shares, allocated.pod_uid)
+        gateways = wish.gateways_of(shares, allocated.default_route_nic)
+        called = shares[0].grants
         try:
             if isinstance(config, Ipam):
-                return await self._complete(entry, (), wish.result(grants, gateways), trace)
-            link = config.link or link_of_network(config.reference, _network(allocated, config.reference))
-            wanted = wish.interface(call.ifname, link, entry.mac, grants, gateways)
+                return await self._complete(entry, (), wish.result(called, gateways[0]), trace)
+            wanted = tuple(
+                wish.interface(
+                    share.ifname,
+                    _link(config, share, allocated),
+                    wish.mac_at(entry.mac, position),
+                    share.grants,
+                    gateways[position],
+                )
+                for position, share in enumerate(shares)
+            )
+            if known is not None and _is_beyond(known, wanted):
+                await self._kernel.detach(known, trace)
             made, desired = await self._attach(netns, wanted, trace)
-            by_which = tuple(address.gateway for address in desired.addresses)
-            result = wish.result(grants, by_which, _result_interface(made, netns))
-            return await self._complete(entry, (desired,), result, trace)
+            by_which = tuple(address.gateway for address in desired[0].addresses)
+            result = wish.result(called, by_which, _result_interface(made[0], netns))
+            return await self._complete(entry, desired, result, trace)
         except BaseException as failure:
             await self._undo(entry, trace, failure)
             raise
@@ -274,8 +297,8 @@ class Attachments:
         return entry, result
 
     async def _attach(
-        self, netns: Netns, wanted: DesiredInterface, trace: CallTrace
-    ) -> tuple[AttachedInterface, DesiredInterface]:
+        self, netns: Netns, wanted: tuple[DesiredInterface, ...], trace: CallTrace
+    ) -> tuple[tuple[AttachedInterface, ...], tuple[DesiredInterface, ...]]:
         """A default route that the pod has by another link already is left to that link, family by family."""
         while True:
             try:
@@ -286,7 +309,12 @@ class Attachments:
                     isinstance(op, AddRoute) and op.dst in _DEFAULT_ROUTES and failure.errno == errno.EEXIST
                 ):
                     raise
-                less = wish.without_default_route(wanted, _DEFAULT_ROUTES[op.dst])
+                less = tuple(
+                    wish.without_default_route(one, _DEFAULT_ROUTES[op.dst])
+                    if one.ifname == op.ifname
+                    else one
+                    for one in wanted
+                )
                 if less == wanted:
                     raise
                 wanted = less
@@ -310,13 +338,24 @@ class Attachments:
             self._detached_ns.popitem(last=False)
 
 
-def _network(allocated: Allocated, reference: str) -> str:
+def _link(config: Native, share: wish.Share, allocated: Allocated) -> Macvlan:
+    """Raises OrbweaverError that names the network."""
+    reference = share.network or config.reference
+    if not reference:
+        assert config.link is not None
+        return config.link
     spec_json = allocated.networks.get(reference)
     if spec_json is None:
         raise OrbweaverError(
             "network_unknown", f"SpiderMultusConfig {reference} is not in the allocator's answer"
         )
-    return spec_json
+    return link_of_network(reference, spec_json)
+
+
+def _is_beyond(known: Entry, wanted: tuple[DesiredInterface, ...]) -> bool:
+    """Whether an earlier ADD made a link that is not wanted any more, or not as the same one."""
+    macs = {interface.ifname: interface.mac for interface in wanted}
+    return any(macs.get(made.ifname) != made.mac for made in known.desired)
 
 
 def _result_interface(made: AttachedInterface, netns: Netns) -> ResultInterface:

@@ -25,6 +25,7 @@ _IPAM_TYPES = ("spiderpool", OUR_TYPE)
 _IDLE_MODES = ("disable", "disabled")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 _NETWORK = re.compile(r"[a-z0-9]([a-z0-9.\-]*[a-z0-9])?/[a-z0-9]([a-z0-9.\-]*[a-z0-9])?")
+_MULTI_NETWORK = "native"
 _VLAN_MAX = 4094
 _MTU_MAX_BYTES = 2**31 - 1
 _POSITION = re.compile(r"byte (\d+)")
@@ -40,7 +41,8 @@ class Macvlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Native(msgspec.Struct, frozen=True, kw_only=True):
-    """A link of ours: either `link`, or `reference` (`ns/name` of a SpiderMultusConfig), whose definition comes with the addresses."""
+    """A link of ours: either `link`, or `reference` (`ns/name` of a SpiderMultusConfig), whose definition comes with the addresses.
+    With `further_networks` the pod's annotation of networks is ours to honour too, in the same ADD."""
 
     version: str
     network: str
@@ -48,6 +50,7 @@ class Native(msgspec.Struct, frozen=True, kw_only=True):
     reference: str = ""
     ipv4: tuple[str, ...] = ()
     ipv6: tuple[str, ...] = ()
+    further_networks: bool = False
 
 
 class Ipam(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +102,7 @@ class _Spec(_Block, kw_only=True):
     macvlan: _Block | None = None
     disable_ipam: bool | None = msgspec.field(default=None, name="disableIPAM")
     network: str | None = None
+    multi_network: str | None = msgspec.field(default=None, name="multiNetwork")
 
 
 class _IpamSection(msgspec.Struct, kw_only=True):
@@ -244,6 +248,10 @@ def _native(spec: _Spec, version: str, network: str) -> Native:
     reference = spec.network or ""
     if reference and not _NETWORK.fullmatch(reference):
         raise _invalid("network", f"is {reference[:128]!r}; it names a SpiderMultusConfig as NAMESPACE/NAME")
+    if spec.multi_network not in (None, "", _MULTI_NETWORK):
+        raise _invalid(
+            "multiNetwork", f"is {spec.multi_network[:32]!r}; it is {_MULTI_NETWORK!r} or not given"
+        )
     return Native(
         version=version,
         network=network,
@@ -251,6 +259,7 @@ def _native(spec: _Spec, version: str, network: str) -> Native:
         reference=reference,
         ipv4=_listed(pools.ipv4),
         ipv6=_listed(pools.ipv6),
+        further_networks=spec.multi_network == _MULTI_NETWORK,
     )
 
 

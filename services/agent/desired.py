@@ -1,6 +1,6 @@
-"""From the allocator's grants to the interface that shall be, and from that to the runtime's result. Pure.
+"""From the allocator's grants to the interfaces that shall be, and from that to the runtime's result. Pure.
 
-Owns which grants are the caller's, where the default route goes, and the MAC's form. Must not know how a grant was asked
+Owns which grants are whose, where the default route goes, and the MACs' form. Must not know how a grant was asked
 for or an interface is built.
 """
 
@@ -17,10 +17,40 @@ from shared.errors import OrbweaverError
 MAC_BYTES = 6
 
 
+class Share(msgspec.Struct, frozen=True):
+    """What one interface is granted. `network` is `ns/name`, empty where the caller's configuration describes the link."""
+
+    ifname: str
+    network: str
+    grants: tuple[Grant, ...]
+
+
 def mac_of(random: bytes) -> str:
     """A locally administered unicast MAC (IEEE 802, bits 0 and 1 of the first byte) of six random bytes."""
     first = (random[0] | 0x02) & 0xFE
     return ":".join(f"{byte:02x}" for byte in (first, *random[1:MAC_BYTES]))
+
+
+def mac_at(mac: str, position: int) -> str:
+    """The MAC of the interface at `position` below `limits.INTERFACES_PER_POD_MAX`; that at 0 is `mac` itself.
+
+    One MAC in the journal thus names all links that an attach may have made, before anybody knows how many they are.
+    """
+    return f"{mac[:-2]}{int(mac[-2:], 16) ^ position:02x}"
+
+
+def shares(allocated: Allocated, ifname: str, *, further_networks: bool) -> tuple[Share, ...]:
+    """Of all interfaces that the attach is about, the caller's first. Raises OrbweaverError: `no_pool` where one has no address,
+    `try_later` where the allocator does not know of several networks in one attach."""
+    if not further_networks:
+        return (Share(ifname, "", own_grants(allocated, ifname)),)
+    if not allocated.interfaces:
+        raise OrbweaverError(
+            "try_later", "the allocator is of a version that knows no further networks of a pod"
+        )
+    return tuple(
+        Share(one.ifname, one.network, own_grants(allocated, one.ifname)) for one in allocated.interfaces
+    )
 
 
 def own_grants(allocated: Allocated, ifname: str) -> tuple[Grant, ...]:
@@ -35,6 +65,17 @@ def default_gateways(grants: tuple[Grant, ...], ifname: str, default_route_nic: 
     """The gateway of each grant where the default route goes by it, else empty."""
     elsewhere = default_route_nic not in ("", ifname)
     return tuple("" if elsewhere or grant.clean_gateway else grant.gateway for grant in grants)
+
+
+def gateways_of(of: tuple[Share, ...], default_route_nic: str) -> tuple[tuple[str, ...], ...]:
+    """For each share, `default_gateways`; the first with a gateway of a family has the default route of that family."""
+    out: list[tuple[str, ...]] = []
+    given: set[bool] = set()
+    for share in of:
+        wanted = default_gateways(share.grants, share.ifname, default_route_nic)
+        out.append(tuple("" if (":" in gateway) in given else gateway for gateway in wanted))
+        given |= {":" in gateway for gateway in wanted if gateway}
+    return tuple(out)
 
 
 def interface(

@@ -6,7 +6,7 @@ Owns which fields come from where. Must not know who hears them.
 from __future__ import annotations
 
 from services.agent.call import Call
-from services.agent.entry import Entry
+from services.agent.entry import Entry, network_status
 from shared.contracts.attach import AttachCompleted, AttachFailed, Detached
 from shared.errors import OrbweaverError
 
@@ -23,6 +23,7 @@ def completed(entry: Entry, node: str, at_ns: int, duration_ns: int) -> AttachCo
         addresses=entry.addresses,
         duration_ms=duration_ns / 1e6,
         trace_id=entry.trace_id,
+        network_status=network_status(entry),
     )
 
 

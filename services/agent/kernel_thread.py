@@ -59,14 +59,15 @@ class KernelThreads:
             )
         return netns
 
-    async def attach(self, netns: Netns, wanted: DesiredInterface, trace: CallTrace) -> AttachedInterface:
-        """Raises as Kernel.attach. Cancellation comes after the end: then the interface is there."""
+    async def attach(
+        self, netns: Netns, wanted: tuple[DesiredInterface, ...], trace: CallTrace
+    ) -> tuple[AttachedInterface, ...]:
+        """Raises as Kernel.attach. Cancellation comes after the end: then the interfaces are there."""
         steps: list[StepTiming] = []
         try:
-            (made,) = await uninterrupted(self._run(self._kernel.attach, netns, (wanted,), steps.append))
+            return await uninterrupted(self._run(self._kernel.attach, netns, wanted, steps.append))
         finally:
             trace.kernel(steps)
-        return made
 
     async def detach(self, entry: Entry, trace: CallTrace | None = None) -> None:
         """Removes what the entry may have made; success where there is nothing. Raises OrbweaverError."""

@@ -17,7 +17,7 @@ from services.agent.journal import Journal
 from shared import failpoint, limits, subjects
 from shared.bus import Bus, BusError, BusTimeout
 from shared.contracts.codec import encode
-from shared.contracts.ipam import Release
+from shared.contracts.ipam import Release, ReleasedInterface
 from shared.errors import OrbweaverError
 from shared.ids import AttachmentId
 
@@ -28,8 +28,9 @@ IN_FLIGHT = 32
 
 
 def releases_of(entry: Entry, node: str) -> tuple[Release, ...]:
-    """What is given back: the generation that was judged, and every attempt that no reply came to. Pure."""
+    """What is given back: the generations that were judged, and every attempt that no reply came to. Pure."""
     judged = [(entry.answered, entry.generation)] if entry.generation else []
+    others = tuple(ReleasedInterface(ifname=one.ifname, generation=one.generation) for one in entry.others)
     return tuple(
         Release(
             node=node,
@@ -40,6 +41,7 @@ def releases_of(entry: Entry, node: str) -> tuple[Release, ...]:
             pod_uid=entry.pod_uid,
             cooldown_s=limits.COOLDOWN_IPAM_S if entry.mode == "ipam" else 0.0,
             reason=entry.reason,
+            others=others if generation else (),
         )
         for attempt, generation in (*judged, *((attempt, 0) for attempt in entry.unanswered))
     )

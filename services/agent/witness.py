@@ -50,13 +50,14 @@ def report_of(
         if entry.state == "completed" and not is_busy(entry.attachment):
             settled.append(entry)
         else:
-            unsettled.append((entry.container_id, entry.ifname))
+            unsettled += [(entry.container_id, one.ifname) for one in entry.leased]
     return WitnessReport(
         node=node,
         seen=seen,
         digest=digest_of(
-            (entry.container_id, entry.ifname, entry.generation, tuple(sorted(entry.addresses)))
+            (entry.container_id, one.ifname, one.generation, tuple(sorted(one.addresses)))
             for entry in settled
+            for one in entry.leased
         ),
         attachments=len(settled),
         unsettled=tuple(unsettled[: limits.WITNESS_UNSETTLED_MAX]),
@@ -68,21 +69,22 @@ def claims_of(entries: Iterable[Entry], scan: Scan) -> Iterator[Claim]:
     """Everything with an address in the journal, then what only the kernel shows. Pure."""
     told: set[str] = set()
     for entry in entries:
-        if not entry.addresses:
-            continue
-        told.update(entry.addresses)
-        yield Claim(
-            container_id=entry.container_id,
-            ifname=entry.ifname,
-            addresses=entry.addresses,
-            generation=entry.generation,
-            state=entry.state,
-            attempt=entry.attempt,
-            pod_namespace=entry.pod_namespace,
-            pod_name=entry.pod_name,
-            pod_uid=entry.pod_uid,
-            live=set(entry.addresses) <= scan.addresses.keys(),
-        )
+        for one in entry.leased:
+            if not one.addresses:
+                continue
+            told.update(one.addresses)
+            yield Claim(
+                container_id=entry.container_id,
+                ifname=one.ifname,
+                addresses=one.addresses,
+                generation=one.generation,
+                state=entry.state,
+                attempt=entry.attempt,
+                pod_namespace=entry.pod_namespace,
+                pod_name=entry.pod_name,
+                pod_uid=entry.pod_uid,
+                live=set(one.addresses) <= scan.addresses.keys(),
+            )
     for address in sorted(scan.addresses.keys() - told):
         yield Claim(
             container_id="", ifname=scan.addresses[address], addresses=(address,), state="kernel", live=True
