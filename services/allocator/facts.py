@@ -62,10 +62,11 @@ class NetworkFact(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Changes(msgspec.Struct, kw_only=True):
-    """What a fact touched: pools whose free space must be made anew, and pods (`ns`, `name`)."""
+    """What a fact touched: pools whose free space must be made anew, pods (`ns`, `name`), and whether nodes came or went."""
 
     pools: set[str] = msgspec.field(default_factory=lambda: set[str]())
     pods: set[tuple[str, str]] = msgspec.field(default_factory=lambda: set[tuple[str, str]]())
+    nodes: bool = False
 
 
 def why_dead(pod: Pod) -> str:
@@ -81,13 +82,15 @@ def why_dead(pod: Pod) -> str:
 
 
 class Facts:
-    """`sequence` is the stream sequence folded; `synced` whether a full list is known."""
+    """`sequence` is the stream sequence folded; `synced` whether a full list is known; `departed` are nodes whose objects were
+    deleted."""
 
     def __init__(self) -> None:
         self.pools: dict[str, PoolFact] = {}
         self.reserved: dict[str, tuple[int, IntervalSet]] = {}
         self.namespaces: dict[str, Namespace] = {}
         self.nodes: dict[str, Node] = {}
+        self.departed: set[str] = set()
         self.pods: dict[tuple[str, str], PodFact] = {}
         self.networks: dict[str, NetworkFact] = {}
         self.settings = Settings()
@@ -122,6 +125,8 @@ class Facts:
                 self._keep(self.namespaces, fact.name, None if gone else fact, Namespace)
             case "Node":
                 self._keep(self.nodes, fact.name, None if gone else fact, Node)
+                (self.departed.add if gone else self.departed.discard)(fact.name)
+                changes.nodes = True
             case "SpiderMultusConfig":
                 self._network(fact.namespace, fact.name, None if gone else fact)
             case "ConfigMap" if fact.name == SETTINGS_NAME:

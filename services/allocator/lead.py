@@ -41,6 +41,10 @@ class Election:
         self._renewing: asyncio.Task[None] | None = None
         self.lost = asyncio.Event()
 
+    @property
+    def leads(self) -> bool:
+        return self._renewing is not None and not self.lost.is_set()
+
     async def wait(self) -> None:
         """Returns when this replica leads."""
         while True:

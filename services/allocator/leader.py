@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 import structlog
 
 from services.allocator import decide
 from services.allocator.facts import Facts
-from services.allocator.log import LeaseLog
+from services.allocator.hearing import Hearing
+from services.allocator.log import LeaseLog, LogLost
 from services.allocator.selection import Refusal
 from services.allocator.state import State
+from services.allocator.watch import Testimony, Watch
 from shared import failpoint, limits, subjects
 from shared.bus import Bus, BusError, BusTimeout, Message, NoResponder, Work
 from shared.clock import Clock
@@ -60,6 +62,23 @@ class _Answer(msgspec.Struct):
     requests: tuple[InterfaceRequest, ...] = ()
 
 
+def _parts(events: list[LeaseEvent], size_bytes: int) -> Iterator[tuple[LeaseEvent, ...]]:
+    """All in one record, but where a node's claims are more than one may hold."""
+    if size_bytes <= limits.RECORD_MAX_BYTES:
+        yield tuple(events)
+        return
+    part: list[LeaseEvent] = []
+    part_bytes = 0
+    for event in events:
+        part.append(event)
+        part_bytes += len(encode(event))
+        if part_bytes > BATCH_BYTES:
+            yield tuple(part)
+            part, part_bytes = [], 0
+    if part:
+        yield tuple(part)
+
+
 class Leader:
     """One term. `run` returns when leadership is lost, and raises Fenced or LogBroken; memory is void then."""
 
@@ -83,14 +102,14 @@ class Leader:
         self._metrics = metrics
         self._clock = clock
         self._on_appended = on_appended
-        self._watch = watch
-        self._testimonies: deque[Testimony] = deque()
-        self._nodes_changed = True
         self._requests: deque[_Request] = deque()
         self._releases: deque[tuple[Message, Release]] = deque()
         self._changed_pods: dict[tuple[str, str], None] = {}
         self._wake = asyncio.Event()
+        self.hearing = Hearing(bus, state, facts, watch, clock, self._wake.set)
         self._asking: set[asyncio.Task[None]] = set()
+        self._asked: dict[tuple[str, str], list[_Request]] = {}
+        """Pods that are being read through, each with the requests that wait for it: they are decided in the order they came in."""
         self._work: Work | None = None
         self.settled = asyncio.Lock()
         """Held while memory is ahead of the log: a reader takes it to see only what is durable."""
@@ -133,33 +152,6 @@ class Leader:
         self._changed_pods[namespace, name] = None
         self._wake.set()
 
-    def nodes_changed(self) -> None:
-        """Nodes came or went: what was kept for one that is no more is free."""
-        self._nodes_changed = True
-        self._wake.set()
-
-    def on_report(self, report: WitnessReport) -> None:
-        """Compares; what differs twice is asked for in detail. A mark that the log does not have ends the term."""
-        if (why := refuted_by(self.state, report.seen)) and not self.settled.locked():
-            self._lose(f"node {report.node}: {why}")
-        elif report.seen.incarnation not in ("", self.state.incarnation) or report.node in self.state.silent:
-            self._ask_node(report.node)
-        elif self._watch.differs(self.state, report, self._clock.monotonic_s()):
-            self._ask_node(report.node)
-
-    def on_testimony(self, testimony: Testimony) -> None:
-        if testimony.question in self._questions:
-            self._testimonies.append(testimony)
-            self._wake.set()
-
-    def _ask_node(self, node: str) -> None:
-        if self._watch.may_ask(node, self._clock.monotonic_s()):
-            self._questions[question := f"{self.state.term}.{len(self._questions)}.{node}"] = None
-            self._spawn(self._publish(subjects.ask_witness(node), encode(AskDetail(question=question))))
-
-    def _lose(self, why: str) -> None:
-        """Ends the term, once for each node: one that only pretends must not keep us rebuilding."""
-
     async def run(self) -> None:
         """Decides and appends for ever."""
         for holding in self.state.holdings.values():
@@ -177,6 +169,7 @@ class Leader:
             for task in (taking, deciding, *self._asking):
                 task.cancel()
             await asyncio.gather(taking, deciding, *self._asking, return_exceptions=True)
+            await self.hearing.close()
             if self._bus.connection.connected:
                 await self._work.stop()
 
@@ -184,11 +177,18 @@ class Leader:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._requests or self._releases or (self._changed_pods and self._facts.synced):
+            while self._is_due():
                 async with self.settled:
                     await self._commit()
                 # readers, and messages that have arrived meanwhile
                 await asyncio.sleep(0)
+
+    def _is_due(self) -> bool:
+        if self.hearing.lost:
+            raise LogLost(self.hearing.lost)
+        if self._requests or self._releases or self.hearing.is_due:
+            return True
+        return bool(self._changed_pods) and self._facts.synced
 
     async def _commit(self) -> None:
         now_ns = max(self.state.at_ns, self._clock.unix_ns())
@@ -207,6 +207,10 @@ class Leader:
                 decide.decide_release(self.state, self._facts, release, now_ns).events, events
             )
             settled.append(message)
+        heard: Testimony | None = None
+        if self.hearing.is_due and size_bytes < BATCH_BYTES:
+            claimed, heard = self.hearing.decide()
+            size_bytes += self._apply(claimed, events)
         answers: list[_Answer] = []
         clock_s = self._clock.monotonic_s()
         while self._requests and size_bytes < BATCH_BYTES:
@@ -217,11 +221,14 @@ class Leader:
             size_bytes += self._decide(request, now_ns, events, answers)
         if events:
             began_s, began_ns = self._clock.monotonic_s(), self._clock.unix_ns()
-            record = await self._log.append(tuple(events), now_ns)
-            self.state.advance(record, self._log.sequence, self._log.digest)
+            for part in _parts(events, size_bytes):
+                record = await self._log.append(part, now_ns)
+                self.state.advance(record, self._log.sequence, self._log.digest)
+                self._on_appended(self.state)
             self._metrics.append(self._clock.monotonic_s() - began_s, len(events))
-            self._on_appended(self.state)
             self._trace(answers, began_ns, self._clock.unix_ns(), len(events))
+        if heard is not None:
+            self.hearing.admit(heard)
         for answer in answers:
             await self._answer(answer)
         for message in settled:
@@ -245,6 +252,10 @@ class Leader:
         if refusal is not None:
             answers.append(_Answer(request, "", refusal, self._clock.unix_ns()))
             return 0
+        waiting = self._asked.get((command.pod_namespace, command.pod_name))
+        if waiting is not None:
+            waiting.append(request)
+            return 0
         succeeded = decide.decide_succession(self.state, self._facts, command, now_ns).events
         size_bytes = self._apply(succeeded, events)
         decision = decide.decide_allocate(self.state, self._facts, command, now_ns, asked=request.asked)
@@ -257,7 +268,8 @@ class Leader:
             case decide.Rejected():
                 answers.append(_Answer(request, "", decision.refusal, decided_ns))
             case decide.AskFacts():
-                task = asyncio.create_task(self._ask(request, decision.namespace, decision.name))
+                self._asked[decision.namespace, decision.name] = [request]
+                task = asyncio.create_task(self._ask(decision.namespace, decision.name))
                 self._asking.add(task)
                 task.add_done_callback(self._asking.discard)
         return size_bytes
@@ -267,6 +279,7 @@ class Leader:
             return Refusal("try_later", "the objects are not all known yet")
         seen = command.seen
         if seen.incarnation and seen.incarnation != self.state.incarnation:
+            self.hearing.ask(command.node)
             return Refusal(
                 "log_unsafe",
                 f"node {command.node} holds leases of log {seen.incarnation}, this is log {self.state.incarnation}",
@@ -278,8 +291,8 @@ class Leader:
             )
         return None
 
-    async def _ask(self, request: _Request, namespace: str, name: str) -> None:
-        """Reads a pod through to its source and puts the request back. While the source is away nothing is settled."""
+    async def _ask(self, namespace: str, name: str) -> None:
+        """Reads a pod through to its source and puts the requests for it back. While the source is away nothing is settled."""
         ask = encode(AskFact(kind="Pod", namespace=namespace, name=name))
         try:
             answer = FACT_ANSWER.decode(
@@ -289,12 +302,14 @@ class Leader:
             told = (
                 f"pod {namespace}/{name} is not known as its node knows it, and its source is away: {error}"
             )
-            self._reply_soon(request, Refusal("try_later", told))
+            for request in self._asked.pop((namespace, name)):
+                self._reply_soon(request, Refusal("try_later", told))
             return
         if answer.fact is not None:
             self._facts.apply(answer.fact, 0)
-        request.asked = True
-        self._requests.append(request)
+        for request in self._asked.pop((namespace, name)):
+            request.asked = True
+            self._requests.append(request)
         self._wake.set()
 
     def _reply_soon(self, request: _Request, refusal: Refusal) -> None:

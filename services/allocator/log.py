@@ -20,16 +20,18 @@ from shared.bus import (
     BusTimeout,
     NoResponder,
     StreamMessage,
+    StreamMissing,
     UnknownOutcome,
     WrongSequence,
 )
 from shared.contracts.codec import MessageError, encode
-from shared.contracts.lease import RECORD, LeaseEvent, Record, digest
+from shared.contracts.lease import RECORD, LeaseEvent, LogRebuilt, Record, digest
 
 log = structlog.get_logger()
 
 APPEND_TIMEOUT_S = 2.0
 RETRY_WAIT_S = 0.05
+MISSING_LOOKS = 10
 
 
 class Fenced(Exception):
@@ -40,20 +42,31 @@ class LogBroken(Exception):
     """The log contradicts itself or what is known of it; the sentence says where."""
 
 
+class LogLost(LogBroken):
+    """Records that were acknowledged are not there, or are others: the index must be rebuilt from the witnesses."""
+
+
+class LogRestarted(Exception):
+    """The log goes on in another incarnation, rebuilt by another replica: it must be read anew."""
+
+
 def fold_message(state: State, message: StreamMessage) -> None:
-    """Folds one record of the stream. Raises LogBroken if the chain, the order or the bytes are wrong."""
+    """Folds one record of the stream. Raises LogLost if the chain or the order is broken, LogBroken for what this version does not
+    understand (JetStream gives no altered bytes: it skips what its checksum refuses), LogRestarted after somebody's rebuild."""
     try:
         record = RECORD.decode(message.data)
     except MessageError as error:
         raise LogBroken(f"record {message.sequence} cannot be read: {error}") from None
     if record.version != 1:
         raise LogBroken(f"record {message.sequence} has version {record.version}: a newer allocator wrote it")
+    if any(isinstance(event, LogRebuilt) for event in record.events):
+        raise LogRestarted(f"record {message.sequence} begins log {record.incarnation}")
     if state.sequence and record.incarnation != state.incarnation:
-        raise LogBroken(
+        raise LogLost(
             f"record {message.sequence} is of incarnation {record.incarnation}, the log's is {state.incarnation}"
         )
     if record.previous != state.digest:
-        raise LogBroken(
+        raise LogLost(
             f"record {message.sequence} does not follow record {state.sequence}: one is missing or altered"
         )
     if message.subject != subjects.lease(record.incarnation, record.term):
@@ -105,11 +118,25 @@ class LeaseLog:
             except (UnknownOutcome, NoResponder, BusDenied, ApiError) as error:
                 log.warning("append not settled", error=str(error), sequence=self.sequence + 1)
                 await asyncio.sleep(RETRY_WAIT_S)
+                if isinstance(error, NoResponder):
+                    await self._demand_stream()
         if sequence != self.sequence + 1:
             raise LogBroken(f"the append after record {self.sequence} was given sequence {sequence}")
         self.sequence = self._subject_sequence = sequence
         self.digest = digest(payload)
         return record
+
+    async def _demand_stream(self) -> None:
+        """Raises LogLost if the server says, again and again, that there is no such stream: its store is gone."""
+        for _ in range(MISSING_LOOKS):
+            try:
+                await self._bus.stream_state("LEASES")
+                return
+            except StreamMissing:
+                await asyncio.sleep(RETRY_WAIT_S)
+            except (BusTimeout, NoResponder, ApiError, BusDenied):
+                return
+        raise LogLost(f"the stream of the log is gone, record {self.sequence} was acknowledged")
 
     async def _is_unreadable(self, sequence: int) -> bool:
         """A record that came to be there between the two looks can be read at the third."""
@@ -133,11 +160,11 @@ class LeaseLog:
                 await asyncio.sleep(RETRY_WAIT_S)
                 continue
             if last < self.sequence:
-                raise LogBroken(f"the log ends at {last}, record {self.sequence} was acknowledged")
+                raise LogLost(f"the log ends at {last}, record {self.sequence} was acknowledged")
             if last > self.sequence + 1:
                 raise Fenced(f"the log has grown to {last} past {self.sequence}")
             if last == self.sequence + 1 and await self._is_unreadable(last):
-                raise LogBroken(f"record {last} is counted and cannot be read: it is damaged")
+                raise LogLost(f"record {last} is counted and cannot be read: it is damaged")
             # the server may answer "wrong last sequence" although it fits (nats-server #7281): try again
             await asyncio.sleep(RETRY_WAIT_S)
             return False

@@ -20,8 +20,8 @@ from services.allocator.lead import Election
 from services.allocator.leader import Leader
 from services.allocator.log import Fenced, LeaseLog, LogBroken, LogLost, LogRestarted, fold_message
 from services.allocator.mark import LogMark, MarkStore, check_mark, mark_of
-from services.allocator.recovery import Recovery
 from services.allocator.pool_index import PoolSpace
+from services.allocator.recovery import Recovery
 from services.allocator.servers import UnsafeServers
 from services.allocator.state import State
 from services.allocator.view import explain, leases_page
@@ -173,7 +173,7 @@ class Replica:
             for namespace, name in changes.pods:
                 self._leader.pod_changed(namespace, name)
             if changes.nodes:
-                self._leader.nodes_changed()
+                self._leader.hearing.nodes_changed()
 
     def _on_witness(self, message: Message) -> None:
         """Every replica keeps the marks that nodes name; only the leader compares, only a rebuild asks."""
@@ -188,7 +188,7 @@ class Replica:
         self._watch.note(told.node, told.seen, self._clock.monotonic_s())
         if isinstance(told, WitnessReport):
             if self._leader is not None:
-                self._leader.on_report(told)
+                self._leader.hearing.on_report(told)
             return
         testimony = self._watch.put_together(told)
         if testimony is None:
@@ -196,7 +196,7 @@ class Replica:
         if self._recovery is not None:
             self._recovery.hear(testimony)
         elif self._leader is not None:
-            self._leader.on_testimony(testimony)
+            self._leader.hearing.on_testimony(testimony)
 
     async def _term(self) -> None:
         await self._ensure_streams()

@@ -62,20 +62,29 @@ async def write(bus: Bus, manifest: SnapshotManifest, chunks: list[bytes]) -> No
         await bus.purge("SNAPSHOTS", subject=subjects.snapshot(old.incarnation, old.sequence, "*"))
 
 
+async def drop_others(bus: Bus, incarnation: str) -> None:
+    """Forgets the snapshots of other logs."""
+    for old in await manifests(bus):
+        if old.incarnation != incarnation:
+            await bus.purge("SNAPSHOTS", subject=subjects.snapshot(old.incarnation, old.sequence, "*"))
+
+
 async def manifests(bus: Bus) -> list[SnapshotManifest]:
-    """Every complete snapshot, oldest first."""
+    """Every complete snapshot, oldest first: by time, as after a loss sequences begin anew."""
     found: list[SnapshotManifest] = []
     async for message in bus.read("SNAPSHOTS", subject_filter="orb.snapshot.*.*.manifest"):
         try:
             found.append(SNAPSHOT_MANIFEST.decode(message.data))
         except MessageError as error:
             log.warning("manifest passed over", subject=message.subject, error=str(error))
-    return sorted(found, key=lambda manifest: manifest.sequence)
+    return sorted(found, key=lambda manifest: (manifest.at_ns, manifest.sequence))
 
 
-async def load_newest(bus: Bus) -> State:
-    """The state of the newest snapshot that is whole, or an empty state."""
+async def load_newest(bus: Bus, incarnation: str = "") -> State:
+    """The state of the newest snapshot that is whole, or an empty state. `incarnation`: only of that log."""
     for manifest in reversed(await manifests(bus)):
+        if incarnation not in ("", manifest.incarnation):
+            continue
         chunks: dict[int, bytes] = {}
         prefix = subjects.snapshot(manifest.incarnation, manifest.sequence, "*")
         async for message in bus.read("SNAPSHOTS", subject_filter=prefix):

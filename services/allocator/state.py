@@ -121,6 +121,7 @@ class Snapshot(msgspec.Struct, kw_only=True, tag="allocator.snapshot.1"):
     silent: list[str] = []
     complete: bool = True
     lost: str = ""
+    epoch: int = 0
 
 
 class State:
@@ -145,6 +146,7 @@ class State:
         self.silent: set[str] = set()
         self.complete = True
         self.lost = ""
+        self.epoch = 0
         self.recent: dict[int, bytes] = {}
         self.pools = PoolIndex()
         self._by_container: dict[str, tuple[str, ...]] = {}
@@ -242,6 +244,7 @@ class State:
             case LogRebuilt():
                 self.generation = max(self.generation, event.generation)
                 self.silent, self.complete, self.lost = set(event.silent), event.complete, event.lost
+                self.epoch = event.epoch
             case NodeReported():
                 self.silent.discard(event.node)
             case NodeDeparted():
@@ -427,6 +430,7 @@ class State:
             silent=sorted(self.silent),
             complete=self.complete,
             lost=self.lost,
+            epoch=self.epoch,
         )
 
     @classmethod
@@ -448,6 +452,7 @@ class State:
         for kept in snapshot.quarantine:
             state.quarantine[kept.family, kept.address] = kept
         state.silent, state.complete, state.lost = set(snapshot.silent), snapshot.complete, snapshot.lost
+        state.epoch = snapshot.epoch
         state.recent[snapshot.sequence] = snapshot.digest
         for resting in snapshot.resting:
             state.resting[resting.family, resting.address] = resting

@@ -1,0 +1,495 @@
+"""Nodes tell what they hold, the state says otherwise: which events make one truth of it.
+
+Owns the rules, for a rebuild after a loss, for a node that reports later, and for a difference that lasts, alike. Must not
+know the bus, time or how claims came here.
+
+What is live on a node wins over the log, but only in what the log or the objects of the user confirm: a claim that nobody else
+knows of keeps an address from others (quarantine) and never takes one away, and one node can do so with a bounded number.
+Of two claims the one with the higher generation keeps the address; the other is told to a person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from services.allocator.decide import is_alive
+from services.allocator.facts import Facts
+from services.allocator.state import HeldInterface, Holding, State
+from shared import limits
+from shared.contracts.lease import (
+    AddressesQuarantined,
+    LeaseEvent,
+    LeaseItem,
+    LeasesAllocated,
+    LeasesReleased,
+    QuarantinedItem,
+    QuarantineLifted,
+)
+from shared.contracts.witness import Claim
+from shared.ids import container_owner
+from shared.net.ranges import format_address, parse_address
+
+Key = tuple[int, int]
+"""Family and address."""
+QUARANTINE_ITEMS_PER_EVENT = 64
+"""An event must fit into a record together with others."""
+
+
+class NodeClaims(msgspec.Struct, frozen=True, kw_only=True):
+    """What one node told. `scanned`: what it does not claim is not there; `unsettled`: something is under way with these."""
+
+    node: str
+    claims: tuple[Claim, ...]
+    unsettled: frozenset[tuple[str, str]] = frozenset()
+    scanned: bool = False
+
+
+class Disagreement(msgspec.Struct, frozen=True, kw_only=True):
+    """Two witnesses tell different things; `settles` is what ends it."""
+
+    node: str
+    sentence: str
+    settles: str
+
+
+class Merged(msgspec.Struct, frozen=True, kw_only=True):
+    events: tuple[LeaseEvent, ...] = ()
+    disagreements: tuple[Disagreement, ...] = ()
+
+
+def merge(state: State, facts: Facts, told: Sequence[NodeClaims], *, trusted: bool) -> Merged:
+    """Changes nothing itself. `trusted`: the log is known to lack records, so the nodes restore what it does not have; else such
+    claims only go into quarantine."""
+    work = _Merge(state, facts, told, trusted)
+    work.settle_claims()
+    work.settle_sightings()
+    work.settle_leases()
+    work.settle_quarantine()
+    return work.merged()
+
+
+def parsed(addresses: Iterable[str]) -> dict[Key, int]:
+    """Address → prefix length. Raises ValueError for what is none."""
+    out: dict[Key, int] = {}
+    for text in addresses:
+        address, slash, length = text.partition("/")
+        if not slash or not length.isdecimal() or len(length) > 3:
+            raise ValueError(f"{text!r} is no address with a prefix length")
+        out[parse_address(address)] = int(length)
+    return out
+
+
+class _Told(msgspec.Struct, frozen=True):
+    """A claim of a container that can be true."""
+
+    node: str
+    claim: Claim
+    owner: str
+    keys: dict[Key, int]
+    confirmed: bool
+    """The user's objects have the pod alive on this node."""
+
+    @property
+    def name(self) -> str:
+        one = self.claim
+        who = f"{one.pod_namespace}/{one.pod_name}" if one.pod_name else f"container {one.container_id[:12]}"
+        return f"{who} on {self.node}"
+
+
+class _Merge:
+    def __init__(self, state: State, facts: Facts, told: Sequence[NodeClaims], trusted: bool) -> None:
+        self._state = state
+        self._facts = facts
+        self._nodes = {one.node: one for one in told}
+        self._trusted = trusted
+        self._claims: list[_Told] = []
+        self._sightings: dict[str, dict[Key, str]] = {node: {} for node in self._nodes}
+        self._claimed: dict[str, set[Key]] = {node: set() for node in self._nodes}
+        self._attachments: set[tuple[str, str, str]] = set()
+        self._given: dict[Key, _Told] = {}
+        self._released: dict[tuple[str, str], str] = {}
+        self._restored: set[tuple[str, str]] = set()
+        self._allocated: list[LeasesAllocated] = []
+        self._lifted: list[str] = []
+        self._quarantined: dict[Key, QuarantinedItem] = {}
+        self._unknown: dict[str, int] = {}
+        self._beyond: dict[str, int] = {}
+        self._disagreements: list[Disagreement] = []
+        for kept in state.quarantine.values():
+            self._unknown[kept.claim.node] = self._unknown.get(kept.claim.node, 0) + 1
+        for one in self._nodes.values():
+            self._take(one)
+
+    def merged(self) -> Merged:
+        for node, count in self._beyond.items():
+            self._differ(
+                node,
+                f"node {node} claims {count} more addresses that nobody knows of: they are not kept from others",
+                "look after the node's agent; then delete its journal, or the node",
+            )
+        released = [
+            LeasesReleased(owner=owner, ifnames=(ifname,), reason=reason)
+            for (owner, ifname), reason in self._released.items()
+        ]
+        kept = list(self._quarantined.values())
+        size = QUARANTINE_ITEMS_PER_EVENT
+        events: list[LeaseEvent] = [*released, *self._allocated]
+        if self._lifted:
+            events.append(
+                QuarantineLifted(addresses=tuple(self._lifted), reason="its node claims it no more")
+            )
+        events += [AddressesQuarantined(items=tuple(kept[i : i + size])) for i in range(0, len(kept), size)]
+        return Merged(events=tuple(events), disagreements=tuple(self._disagreements))
+
+    # What was told
+
+    def _take(self, one: NodeClaims) -> None:
+        bad = 0
+        for claim in one.claims:
+            try:
+                keys = parsed(claim.addresses)
+            except ValueError:
+                keys = {}
+            if not keys or not 0 <= claim.generation < limits.GENERATION_MAX or _is_too_long(claim):
+                bad += 1
+                continue
+            self._claimed[one.node].update(keys)
+            if claim.live:
+                self._sightings[one.node].update(dict.fromkeys(keys, claim.ifname))
+            if not claim.container_id:
+                continue
+            self._attachments.add((one.node, claim.container_id, claim.ifname))
+            owner = owner_of(one.node, claim)
+            self._claims.append(
+                _Told(one.node, claim, owner, keys, self._is_confirmed(one.node, claim, owner))
+            )
+        if bad:
+            self._differ(
+                one.node, f"node {one.node} claims {bad} things that cannot be", "look after the node's agent"
+            )
+
+    def _is_confirmed(self, node: str, claim: Claim, owner: str) -> bool:
+        if not claim.pod_namespace or len(claim.addresses) > 2:
+            return False
+        pod = self._facts.pod_of_owner(claim.pod_namespace, claim.pod_name, owner)
+        return pod is not None and not pod.dead and bool(pod.uid) and pod.node == node
+
+    # Claims
+
+    def settle_claims(self) -> None:
+        """What the objects confirm goes first, then by generation."""
+        for told in sorted(
+            self._claims,
+            key=lambda t: (
+                not t.confirmed,
+                -t.claim.generation,
+                t.node,
+                t.claim.container_id,
+                t.claim.ifname,
+            ),
+        ):
+            self._settle(told)
+
+    def _settle(self, told: _Told) -> None:
+        held = self._held(told.owner, told.claim.ifname)
+        if (told.owner, told.claim.ifname) in self._restored:
+            if any(
+                self._given.get(key, told).owner != told.owner or key not in self._given for key in told.keys
+            ):
+                self._keep_unknown(
+                    told, f"{told.name} uses {_texts(told.keys)} beside what it was given later"
+                )
+        elif held is not None and {(one.family, one.address) for one in held.leases} == set(told.keys):
+            self._settle_known(told, held)
+        elif {self._holder(key) for key in told.keys} - {None, told.owner} and not self._may_take(told):
+            self._compete(told)
+        elif not self._trusted or (held is not None and held.generation >= told.claim.generation):
+            self._keep_unknown(told, f"{told.name} uses {_texts(told.keys)}, for which the log has no lease")
+        elif told.confirmed or self._admits(told.node, len(told.keys)):
+            self._restore(told)
+
+    def _settle_known(self, told: _Told, held: HeldInterface) -> None:
+        """The log has these addresses on this interface of this owner."""
+        if any(key in self._given and self._given[key].owner != told.owner for key in told.keys):
+            self._compete(told)
+            return
+        holding = self._state.holdings[told.owner]
+        is_same = (holding.container_id, holding.node) == (told.claim.container_id, told.node)
+        if held.generation >= told.claim.generation or (is_same and not self._trusted):
+            # the same, or what a sandbox before the present one has left; its DEL comes
+            self._give(told)
+        elif self._trusted:
+            self._restore(told)
+        else:
+            self._give(told)
+            self._differ(
+                told.node,
+                f"{told.name} has generation {told.claim.generation} of {_texts(told.keys)}, the log {held.generation}",
+                "re-create the pod",
+            )
+
+    def _may_take(self, told: _Told) -> bool:
+        """Whether the leases that the log has of these addresses give way: they are older, or their node knows nothing of them."""
+        if not self._trusted or not told.confirmed:
+            return False
+        for key in told.keys:
+            given = self._given.get(key)
+            if given is not None and given.owner != told.owner:
+                return False
+            owner = self._holder(key)
+            if owner is None or owner == told.owner:
+                continue
+            holding = self._state.holdings[owner]
+            is_claimed = key in self._claimed.get(holding.node, {key})
+            _, held = _interface_of(holding, key)
+            if is_claimed and held.generation >= told.claim.generation:
+                return False
+        return True
+
+    def _restore(self, told: _Told) -> None:
+        claim = told.claim
+        for key in told.keys:
+            owner = self._state.holder(*key)
+            if owner is not None:
+                ifname, _ = _interface_of(self._state.holdings[owner], key)
+                self._released[owner, ifname] = "another has it: rebuilt from the nodes"
+        if self._held(told.owner, claim.ifname) is not None:
+            self._released[told.owner, claim.ifname] = "its node has it otherwise: rebuilt"
+        self._give(told)
+        self._restored.add((told.owner, claim.ifname))
+        self._allocated.append(
+            LeasesAllocated(
+                owner=told.owner,
+                node=told.node,
+                container_id=claim.container_id,
+                attempt=claim.attempt,
+                generation=claim.generation,
+                items=tuple(
+                    LeaseItem(
+                        ifname=claim.ifname,
+                        address=format_address(key[1], key[0]),
+                        pool=self._pool(key),
+                        prefix_len=length,
+                    )
+                    for key, length in told.keys.items()
+                ),
+                attached=(claim.ifname,),
+                pod_namespace=claim.pod_namespace,
+                pod_name=claim.pod_name,
+            )
+        )
+
+    def _compete(self, told: _Told) -> None:
+        """Somebody else has one of these addresses, and keeps it."""
+        for key in told.keys:
+            owner = self._holder(key)
+            if owner is None or owner == told.owner:
+                continue
+            given = self._given.get(key)
+            if given is not None:
+                holder, generation = given.name, given.claim.generation
+            else:
+                holding = self._state.holdings[owner]
+                holder, generation = _name(holding), _interface_of(holding, key)[1].generation
+            self._differ(
+                told.node,
+                f"{_text(key)} belongs to {holder} (generation {generation}), and {told.name} uses it too "
+                f"(generation {told.claim.generation})",
+                f"delete {told.name}",
+            )
+        if self._admits(told.node, len(told.keys)):
+            self._quarantine(told, "another has it")
+
+    def _keep_unknown(self, told: _Told, sentence: str) -> None:
+        if all(key in self._state.quarantine or key in self._quarantined for key in told.keys):
+            self._differ(told.node, sentence, "re-create the pod; until then nobody is given the address")
+        elif self._admits(told.node, len(told.keys)):
+            self._quarantine(told, "no lease")
+            self._differ(told.node, sentence, "re-create the pod; until then nobody is given the address")
+
+    def _quarantine(self, told: _Told, reason: str) -> None:
+        for key in told.keys:
+            self._quarantine_one(
+                key,
+                told.node,
+                reason,
+                told.claim.container_id,
+                told.claim.ifname,
+                told.claim.generation,
+            )
+
+    def _quarantine_one(
+        self,
+        key: Key,
+        node: str,
+        reason: str,
+        container_id: str = "",
+        ifname: str = "",
+        generation: int = 0,
+    ) -> None:
+        if key not in self._state.quarantine:
+            self._quarantined.setdefault(
+                key,
+                QuarantinedItem(
+                    address=_text(key),
+                    pool=self._pool(key),
+                    node=node,
+                    container_id=container_id,
+                    ifname=ifname,
+                    generation=generation,
+                    reason=reason,
+                ),
+            )
+
+    def _admits(self, node: str, count: int) -> bool:
+        """Counts what only this node knows of."""
+        known = self._unknown.get(node, 0)
+        if known + count > limits.WITNESS_UNKNOWN_MAX:
+            self._beyond[node] = self._beyond.get(node, 0) + count
+            return False
+        self._unknown[node] = known + count
+        return True
+
+    # What only the kernel shows
+
+    def settle_sightings(self) -> None:
+        journalled = {(told.node, key) for told in self._claims for key in told.keys}
+        for node, sightings in self._sightings.items():
+            for key in sightings:
+                if (node, key) in journalled:
+                    continue
+                owner = self._holder(key)
+                if owner is not None and self._node_of(owner, key) == node:
+                    continue  # settle_leases tells of it
+                if key in self._state.quarantine or self._admits(node, 1):
+                    self._quarantine_one(key, node, "on a link of the node, in no journal")
+                    self._differ(
+                        node,
+                        f"{_text(key)} is on a link of a pod of {node}, but in no journal and under no lease of the node",
+                        "re-create the pod that has it",
+                    )
+
+    # Leases that no claim covers
+
+    def settle_leases(self) -> None:
+        for node, one in self._nodes.items():
+            if not one.scanned:
+                continue
+            for holding in self._state.holdings_of_node(node):
+                for ifname, held in holding.interfaces.items():
+                    attachment = (holding.container_id, ifname)
+                    is_told = (node, *attachment) in self._attachments or attachment in one.unsettled
+                    if not (held.is_over or is_told or (holding.owner, ifname) in self._released):
+                        self._settle_lease(node, holding, ifname, held)
+
+    def _settle_lease(self, node: str, holding: Holding, ifname: str, held: HeldInterface) -> None:
+        keys = {(one.family, one.address): one.prefix_len for one in held.leases}
+        name = f"{_name(holding)} {ifname}"
+        if keys.keys() & self._sightings[node].keys():
+            self._differ(
+                node,
+                f"{name} on {node} uses {_texts(keys)}, which its agent's journal has forgotten",
+                "re-create the pod",
+            )
+        elif holding.namespace and (not self._facts.synced or is_alive(self._state, self._facts, holding)):
+            self._differ(
+                node,
+                f"{_texts(keys)} is leased to {name} on {node}, where no attachment has it",
+                "wait: the pod's sandbox may be on its way; else delete the pod",
+            )
+        else:
+            self._released[holding.owner, ifname] = "its node has no such attachment"
+
+    def settle_quarantine(self) -> None:
+        for key, kept in self._state.quarantine.items():
+            node = self._nodes.get(kept.claim.node)
+            if node is None or not node.scanned:
+                continue
+            given = self._given.get(key)
+            if key not in self._claimed[node.node] or (given is not None and given.node == node.node):
+                self._lifted.append(_text(key))
+
+    # Looking
+
+    def _held(self, owner: str, ifname: str) -> HeldInterface | None:
+        holding = self._state.holdings.get(owner)
+        if holding is None or (owner, ifname) in self._released:
+            return None
+        return holding.interfaces.get(ifname)
+
+    def _holder(self, key: Key) -> str | None:
+        """Who has the address by all that was settled so far."""
+        given = self._given.get(key)
+        if given is not None:
+            return given.owner
+        owner = self._state.holder(*key)
+        if owner is None:
+            return None
+        return (
+            None if (owner, _interface_of(self._state.holdings[owner], key)[0]) in self._released else owner
+        )
+
+    def _node_of(self, owner: str, key: Key) -> str:
+        given = self._given.get(key)
+        return given.node if given is not None else self._state.holdings[owner].node
+
+    def _give(self, told: _Told) -> None:
+        for key in told.keys:
+            self._given.setdefault(key, told)
+
+    def _pool(self, key: Key) -> str:
+        owner = self._state.holder(*key)
+        if owner is not None:
+            _, held = _interface_of(self._state.holdings[owner], key)
+            return next(one.pool for one in held.leases if (one.family, one.address) == key)
+        of_family = [pool for pool in self._facts.pools.values() if pool.family == key[0]]
+        for pool in of_family:
+            if key[1] in pool.total:
+                return pool.name
+        return next((pool.name for pool in of_family if key[1] in pool.subnet), "")
+
+    def _differ(self, node: str, sentence: str, settles: str) -> None:
+        self._disagreements.append(Disagreement(node=node, sentence=sentence, settles=settles))
+
+
+def owner_of(node: str, claim: Claim) -> str:
+    """As the allocator names the owner of a lease."""
+    if not claim.pod_namespace:
+        return container_owner(node, claim.container_id)
+    return claim.pod_uid or f"pod:{claim.pod_namespace}/{claim.pod_name}"
+
+
+def _is_too_long(claim: Claim) -> bool:
+    return (
+        len(claim.container_id) > limits.CONTAINER_ID_MAX_BYTES
+        or len(claim.ifname.encode(errors="replace")) > limits.IFNAME_MAX_BYTES
+        or len(claim.attempt) > limits.ATTEMPT_MAX_BYTES
+        or len(claim.addresses) > 2 * limits.INTERFACES_PER_POD_MAX
+        or any(
+            len(text) > limits.NAME_MAX_BYTES for text in (claim.pod_namespace, claim.pod_name, claim.pod_uid)
+        )
+    )
+
+
+def _interface_of(holding: Holding, key: Key) -> tuple[str, HeldInterface]:
+    return next(
+        (ifname, held)
+        for ifname, held in holding.interfaces.items()
+        if any((one.family, one.address) == key for one in held.leases)
+    )
+
+
+def _text(key: Key) -> str:
+    return format_address(key[1], key[0])
+
+
+def _texts(keys: Iterable[Key]) -> str:
+    return ", ".join(map(_text, keys))
+
+
+def _name(holding: Holding) -> str:
+    if holding.namespace:
+        return f"{holding.namespace}/{holding.name}"
+    return f"container {holding.container_id[:12]}"

@@ -1,0 +1,168 @@
+"""After a loss: the journals of all nodes are heard, the index is rebuilt, and the log begins anew with it.
+
+Owns the order: everybody is asked, the state is made, its snapshot stored, the first record of the new incarnation appended
+behind what is left of the old, and only then the old put away. Whoever ends in between leaves what the next can begin with.
+Must not know how claims are judged (rebuild.py) or who leads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from services.allocator import snapshot
+from services.allocator.facts import Facts
+from services.allocator.log import LeaseLog, LogBroken
+from services.allocator.mark import LogMark, MarkStore, mark_of
+from services.allocator.rebuild import merge
+from services.allocator.state import State
+from services.allocator.watch import Testimony, Watch
+from shared import limits, subjects
+from shared.bus import Bus
+from shared.clock import Clock
+from shared.contracts.codec import encode
+from shared.contracts.lease import LogRebuilt, Record, digest
+from shared.contracts.witness import Adopt, AskDetail
+
+log = structlog.get_logger()
+
+ASK_EVERY_S = 0.5
+GENERATIONS_SKIPPED = 1_000_000
+"""Lost records may have given generations that nobody tells of; no release may name one that is given anew."""
+
+
+def readable_of(read: State, memory: State, mark: LogMark | None) -> State:
+    """What is known best: the log as far as it can be read, or what this process had folded before. Pure."""
+    if not memory.sequence or not read.sequence:
+        return memory if memory.sequence else read
+    if memory.incarnation == read.incarnation:
+        return memory if memory.sequence > read.sequence else read
+    return memory if mark is not None and mark.incarnation == memory.incarnation else read
+
+
+def is_complete(readable: State, mark: LogMark | None, watch: Watch, last_sequence: int) -> bool:
+    """Whether nobody has seen anything that is not in `readable`. Pure."""
+    if not readable.sequence or last_sequence > readable.sequence:
+        return False
+    if mark is not None and not _is_within(readable, mark.incarnation, mark.sequence):
+        return False
+    return all(_is_within(readable, seen.incarnation, seen.sequence) for seen in watch.marks.values())
+
+
+def _is_within(readable: State, incarnation: str, sequence: int) -> bool:
+    return incarnation == readable.incarnation and sequence <= readable.sequence
+
+
+class Recovery:
+    """One rebuild. `hear` takes testimonies while it is under way."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        facts: Facts,
+        watch: Watch,
+        marks: MarkStore,
+        clock: Clock,
+        new_incarnation: Callable[[], str],
+    ) -> None:
+        self._bus = bus
+        self._facts = facts
+        self._watch = watch
+        self._marks = marks
+        self._clock = clock
+        self._incarnation = new_incarnation()
+        self._told: dict[str, Testimony] = {}
+
+    def hear(self, testimony: Testimony) -> None:
+        if testimony.question == self._incarnation:
+            self._told[testimony.claims.node] = testimony
+
+    async def rebuild(self, read: State, memory: State, reason: str) -> State:
+        """The state that the new log begins with, durable. Raises LogBroken while the objects are not known, Fenced if another
+        replica was faster, and what the bus raises."""
+        mark = self._marks.read()
+        readable = readable_of(read, memory, mark)
+        silent = await self._ask(readable, mark)
+        if not self._facts.synced:
+            raise LogBroken(f"{reason}; the index is rebuilt as soon as the objects are known")
+        last = (await self._bus.stream_state("LEASES")).last_sequence
+        complete = is_complete(readable, mark, self._watch, last)
+        state = self._merged(readable)
+        began = LogRebuilt(
+            lost=state.incarnation or (mark.incarnation if mark is not None else ""),
+            reason=reason,
+            reported=tuple(sorted(self._told)),
+            silent=tuple(sorted(silent)),
+            complete=complete,
+            generation=state.generation + GENERATIONS_SKIPPED,
+            epoch=1 + max(state.epoch, mark.epoch if mark is not None else 0),
+        )
+        await self._begin(state, began, last)
+        log.warning(
+            "log rebuilt",
+            reason=reason,
+            incarnation=state.incarnation,
+            leases=state.lease_count(),
+            reported=began.reported,
+            silent=began.silent,
+            complete=complete,
+        )
+        return state
+
+    async def _ask(self, readable: State, mark: LogMark | None) -> frozenset[str]:
+        """Asks all nodes until they have told, or long enough. Those that were waited for in vain."""
+        began_s = self._clock.monotonic_s()
+        known = mark is not None and bool(mark.nodes)
+        listen_s = 0.0 if known else limits.REBUILD_LISTEN_S
+        ask = encode(AskDetail(question=self._incarnation))
+        asked_s = began_s - ASK_EVERY_S
+        while True:
+            now_s = self._clock.monotonic_s()
+            expected = self._expected(readable, mark)
+            silent = expected - self._told.keys()
+            over_s = now_s - began_s
+            if over_s >= limits.REBUILD_WAIT_S or (
+                not silent and over_s >= listen_s and self._facts.synced and expected | self._told.keys()
+            ):
+                return silent
+            if now_s - asked_s >= ASK_EVERY_S:
+                asked_s = now_s
+                await self._bus.publish(subjects.ASK_WITNESS_ALL, ask)
+            await asyncio.sleep(0.01)
+
+    def _expected(self, readable: State, mark: LogMark | None) -> frozenset[str]:
+        nodes = set(self._facts.nodes) | readable.nodes() | readable.silent | self._watch.heard_s.keys()
+        nodes |= set(mark.nodes) if mark is not None else set()
+        return frozenset(nodes - self._facts.departed)
+
+    def _merged(self, state: State) -> State:
+        merged = merge(state, self._facts, [one.claims for one in self._told.values()], trusted=True)
+        for event in merged.events:
+            state.evolve(event)
+        for disagreement in merged.disagreements:
+            known = self._watch.disagreements.get(disagreement.node, ())
+            self._watch.disagreements[disagreement.node] = (*known, disagreement)
+        return state
+
+    async def _begin(self, state: State, began: LogRebuilt, last: int) -> None:
+        now_ns = max(state.at_ns, self._clock.unix_ns())
+        record = Record(
+            incarnation=self._incarnation, term=state.term + 1, at_ns=now_ns, previous=b"", events=(began,)
+        )
+        state.evolve(began)
+        state.recent.clear()
+        state.advance(record, last + 1, digest(encode(record)))
+        await snapshot.write(self._bus, *snapshot.cut(state.snapshot()))
+        lease_log = LeaseLog(self._bus, self._incarnation, record.term, last, b"")
+        await lease_log.append(record.events, now_ns)
+        if (lease_log.sequence, lease_log.digest) != (state.sequence, state.digest):
+            raise LogBroken(f"the first record of log {self._incarnation} is not the one that was meant")
+        self._marks.write(mark_of(state))
+        await self._bus.purge("LEASES", up_to_sequence=state.sequence)
+        await snapshot.drop_others(self._bus, self._incarnation)
+        for node in self._told:
+            adopt = encode(Adopt(question=self._incarnation, mark=state.mark))
+            await self._bus.publish(subjects.ask_witness(node), adopt)
+        await self._bus.flush()

@@ -1,0 +1,248 @@
+"""A real system of two nodes, and what befalls its store: deleted, cut, altered, put back from yesterday."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.standalone import demo_exec
+from services.standalone.demo_system import System
+from services.standalone.layout import Layout
+from services.standalone.process import await_gone, send
+from services.standalone.state import read_system
+from services.standalone.system import ProcessMark
+from tests.support.lab import Lab
+
+NODES = ("n1", "n2")
+OBJECTS = """\
+apiVersion: spiderpool.spidernet.io/v2beta1
+kind: SpiderIPPool
+metadata: {name: v4}
+spec: {subnet: 172.29.0.0/16, gateway: 172.29.0.1, ips: [172.29.1.1-172.29.200.255], default: true}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: prod}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n1}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n2}
+"""
+POD = """\
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: prod, uid: {name}-uid}}
+spec: {{nodeName: {node}}}
+"""
+NETWORK = {
+    "cniVersion": "1.0.0",
+    "name": "underlay",
+    "type": "orbweaver",
+    "cniType": "macvlan",
+    "master": ["eth1"],
+}
+
+
+class Pod:
+    """One attachment; `name` is empty for a container that no pod stands behind."""
+
+    def __init__(self, node: str, name: str, netns: str) -> None:
+        self.node = node
+        self.name = name
+        self.netns = netns
+        self.container_id = secrets.token_hex(32)
+        self.address = ""
+
+
+class Stage:
+    def __init__(self, lab: Lab, directory: Path) -> None:
+        self.lab = lab
+        nodes = {name: Path(lab.path(netns)) for name, netns in zip(NODES, lab.nodes, strict=True)}
+        self.system = System(directory, nodes)
+        self.layout = Layout(self.system.state)
+        self.manifests = self.system.manifests
+        (self.manifests / "objects.yaml").write_text(OBJECTS)
+        self._bin = directory / "bin"
+        self.pods: list[Pod] = []
+
+    def start(self) -> None:
+        self.system.start()
+        self.system.wait_ready(lambda line: None)
+        for node in NODES:
+            self.system.install(node, self._bin / node)
+
+    # Processes
+
+    def pids(self, service: str, node: str = "") -> list[ProcessMark]:
+        found = read_system(self.system.state)
+        assert found is not None
+        return [
+            entry.mark
+            for entry in found.services
+            if entry.mark is not None
+            and service in (entry.service, entry.instance)
+            and node in ("", entry.node)
+        ]
+
+    def signal(self, number: signal.Signals, service: str, node: str = "") -> list[ProcessMark]:
+        marks = self.pids(service, node)
+        assert marks, f"no {service} runs"
+        for mark in marks:
+            assert send(mark, number)
+        return marks
+
+    def end(self, service: str, *, kill: bool = True) -> None:
+        """The supervisor starts it again."""
+        marks = self.signal(signal.SIGKILL if kill else signal.SIGTERM, service)
+        assert not await_gone(marks, 10.0)
+
+    def stop(self, service: str, node: str = "") -> Callable[[], None]:
+        """SIGSTOP: the process is there and does nothing. Returns what lets it go on."""
+        marks = self.signal(signal.SIGSTOP, service, node)
+
+        def go_on() -> None:
+            for mark in marks:
+                send(mark, signal.SIGCONT)
+
+        return go_on
+
+    # Pods
+
+    def pod(self, node: str, name: str = "") -> Pod:
+        made = Pod(node, name, self.lab.pod())
+        if name:
+            (self.manifests / f"{name}.yaml").write_text(POD.format(name=name, node=node))
+        self.pods.append(made)
+        return made
+
+    def call(self, verb: str, pod: Pod) -> demo_exec.Answer:
+        arguments = (
+            demo_exec.pod_arguments("prod", pod.name, f"{pod.name}-uid", pod.container_id)
+            if pod.name
+            else None
+        )
+        variables = demo_exec.environment(
+            verb, container_id=pod.container_id, netns=self.lab.path(pod.netns), arguments=arguments
+        )
+        program = self._bin / pod.node / "orbweaver"
+        return demo_exec.call(program, variables, json.dumps(NETWORK).encode())
+
+    def attach(self, *pods: Pod) -> None:
+        for pod in pods:
+            answer = self.call("ADD", pod)
+            assert answer.ok, answer.complaint()
+            address = answer.result()["ips"][0]["address"].partition("/")[0]
+            assert pod.address in ("", address), f"{pod.name} had {pod.address}, now {address}"
+            pod.address = address
+
+    def detach(self, pod: Pod) -> None:
+        answer = self.call("DEL", pod)
+        assert answer.ok, answer.complaint()
+        pod.address = ""
+        self.pods.remove(pod)
+        self.lab.remove(pod.netns)
+
+    # Looking
+
+    def json(self, *words: str) -> Any:
+        return json.loads(self.system.cli(*words, "-o", "json"))
+
+    def leases(self) -> dict[str, dict[str, Any]]:
+        return {item["address"]: item for item in self.json("get", "leases")["items"]}
+
+    def allocators_say(self, text: str) -> int:
+        return sum(path.read_text().count(text) for path in self.layout.log.glob("allocator*.log"))
+
+    def incarnation(self) -> str:
+        marks = [path.read_text() for path in self.layout.marks.rglob("*") if path.is_file()]
+        (mark,) = [json.loads(text) for text in marks]
+        return mark["incarnation"]
+
+    def until(self, condition: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                if condition():
+                    return
+            except Exception as error:
+                if time.monotonic() > deadline:
+                    raise AssertionError(f"{what}: {error}") from error
+            assert time.monotonic() < deadline, (
+                f"not within {timeout_s} s: {what}\n{self.system.log_tail(30)}"
+            )
+            time.sleep(0.1)
+
+    def check(self) -> None:
+        """No address twice, and each attached pod's lease is in the index under its container."""
+        attached = [pod for pod in self.pods if pod.address]
+        assert len({pod.address for pod in attached}) == len(attached), "an address was given twice"
+        leases = self.leases()
+        for pod in attached:
+            assert leases[pod.address]["containerID"] == pod.container_id, f"{pod.address} of {pod.name}"
+        assert self.json("get", "leases")
+
+    # What befalls the store
+
+    @property
+    def store(self) -> Path:
+        return self.layout.jetstream
+
+    def stopped_hub(self) -> Hub:
+        return Hub(self)
+
+
+class Hub:
+    """`with stage.stopped_hub():` the supervisor and the hub stand still, the store may be changed; after it the hub is new."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+
+    def __enter__(self) -> None:
+        found = read_system(self._stage.system.state)
+        assert found is not None and found.supervisor is not None
+        self._supervisor = found.supervisor
+        assert send(self._supervisor, signal.SIGSTOP)
+        self._stage.end("nats-hub")
+
+    def __exit__(self, *_: object) -> None:
+        assert send(self._supervisor, signal.SIGCONT)
+
+
+def copy(store: Path, to: Path) -> None:
+    if to.exists():
+        shutil.rmtree(to)
+    shutil.copytree(store, to)
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with Lab(nodes=2, gateways=("172.29.0.1/16",)) as lab:
+        running = Stage(lab, tmp_path_factory.mktemp("loss"))
+        try:
+            running.start()
+            yield running
+        finally:
+            running.system.stop()
+
+
+@pytest.fixture
+def stage(system: Stage) -> Iterator[Stage]:
+    """The module's system, without pods at the start and the end."""
+    yield system
+    for pod in tuple(system.pods):
+        system.call("DEL", pod)
+        system.lab.remove(pod.netns)
+        (system.manifests / f"{pod.name}.yaml").unlink(missing_ok=True)
+    system.pods.clear()
