@@ -47,9 +47,14 @@ def make_directories(layout: Layout, nodes: tuple[str, ...]) -> None:
 
 def _demand_no_strangers(layout: Layout) -> None:
     """A directory that serves something else keeps its mode and its files."""
+    ours = {path.relative_to(layout.state).parts[0] for path in layout.directories(())[1:]}
     state = layout.state
-    if state.is_dir() and not layout.lock_file.exists() and any(state.iterdir()):
-        raise StandaloneError(f"{state} is not empty and holds no system: name a directory of its own")
+    if state.is_dir() and not layout.lock_file.exists():
+        strangers = sorted(path.name for path in state.iterdir() if path.name not in ours)
+        if strangers:
+            raise StandaloneError(
+                f"{state} is not empty and holds no system, but {strangers[0]!r}: name a directory of its own"
+            )
 
 
 def _demand_own(directory: Path, found: os.stat_result) -> None:
