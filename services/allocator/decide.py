@@ -11,7 +11,7 @@ import msgspec
 from services.allocator.facts import Facts, PodFact, PoolFact
 from services.allocator.network import requests_of
 from services.allocator.selection import Refusal, Selection, Want, select
-from services.allocator.state import Holding, State
+from services.allocator.state import HeldInterface, Holding, State
 from shared import limits
 from shared.contracts.ipam import Allocate, Grant, InterfaceRequest, Release, Route
 from shared.contracts.lease import (
@@ -360,17 +360,23 @@ def decide_release(state: State, facts: Facts, command: Release, now_ns: int) ->
 
 
 def _named(holding: Holding, command: Release) -> tuple[str, ...]:
-    """The interfaces that the release is about. One without generation does not know what its attempt was given."""
-    if not command.generation:
-        return tuple(
-            ifname
-            for ifname, held in holding.interfaces.items()
-            if held.attempt == command.attempt and (held.attempt or ifname == command.ifname)
-        )
-    judged = {command.ifname: command.generation} | {one.ifname: one.generation for one in command.others}
-    return tuple(
-        ifname for ifname, held in holding.interfaces.items() if held.generation == judged.get(ifname)
-    )
+    """The interfaces that the release is about. One without generation does not know what else its attempt was given."""
+    others = {one.ifname: one.generation for one in command.others}
+    named: list[str] = []
+    for ifname, held in holding.interfaces.items():
+        if ifname == command.ifname:
+            is_named = _is_named(held, command)
+        elif command.generation:
+            is_named = held.generation == others.get(ifname)
+        else:
+            is_named = bool(held.attempt) and _is_named(held, command)
+        if is_named:
+            named.append(ifname)
+    return tuple(named)
+
+
+def _is_named(held: HeldInterface, command: Release) -> bool:
+    return held.generation == command.generation if command.generation else held.attempt == command.attempt
 
 
 def _rest_until(command: Release, now_ns: int) -> int:
