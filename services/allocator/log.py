@@ -71,7 +71,11 @@ def fold_message(state: State, message: StreamMessage) -> None:
         )
     if message.subject != subjects.lease(record.incarnation, record.term):
         raise LogBroken(f"record {message.sequence} of term {record.term} stands on {message.subject}")
-    state.fold(record, message.sequence, digest(message.data))
+    try:
+        state.fold(record, message.sequence, digest(message.data))
+    except (ValueError, LookupError) as error:
+        # No leader wrote it. Memory may hold a part of it: whoever folds drops that memory with this error.
+        raise LogBroken(f"record {message.sequence} tells of what cannot be: {error}") from error
 
 
 class LeaseLog:

@@ -59,8 +59,13 @@ class Invalid(msgspec.Struct, frozen=True, kw_only=True):
         return "; ".join(f"{error.field}: {error.message}" for error in self.errors)
 
 
+MESSAGE_MAX = 1000
+"""A sentence quotes what was written: it goes into events, logs and answers of the bus, so it has an end."""
+
+
 def invalid(field: str, message: str, code: Code = "Invalid") -> FieldError:
-    return FieldError(field=field, code=code, message=message)
+    shown = message if len(message) <= MESSAGE_MAX else f"{message[: MESSAGE_MAX - 3]}..."
+    return FieldError(field=field, code=code, message=shown)
 
 
 def member(path: str, key: str) -> str:

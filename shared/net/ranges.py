@@ -39,17 +39,22 @@ class Network(msgspec.Struct, frozen=True):
         return f"{format_address(self.first, self.family)}/{self.prefix_len}"
 
 
+def _shown(text: str) -> str:
+    """Enough of what was written to know it again: it goes into every sentence about it."""
+    return repr(text if len(text) <= 80 else f"{text[:77]}...")
+
+
 def parse_address(text: str) -> tuple[Family, int]:
     """The family and value of one address without prefix. Raises ValueError with a sentence."""
     if "%" in text:
-        raise ValueError(f"invalid IP address: {text!r} has a zone")
+        raise ValueError(f"invalid IP address: {_shown(text)} has a zone")
     try:
         # told apart by the colon: trying IPv4 first costs an exception for each IPv6 address
         if ":" in text:
             return 6, int(ipaddress.IPv6Address(text))
         return 4, int(ipaddress.IPv4Address(text))
     except ValueError:
-        raise ValueError(f"invalid IP address: {text!r}") from None
+        raise ValueError(f"invalid IP address: {_shown(text)}") from None
 
 
 def format_address(value: int, family: int) -> str:
@@ -63,15 +68,15 @@ def parse_cidr(text: str) -> Network:
     """A CIDR whose host bits may be set (they are cleared). Raises ValueError with a sentence."""
     address_text, slash, length_text = text.partition("/")
     if not slash or not length_text.isascii() or not length_text.isdigit():
-        raise ValueError(f"invalid CIDR: {text!r} is not ADDRESS/PREFIX")
+        raise ValueError(f"invalid CIDR: {_shown(text)} is not ADDRESS/PREFIX")
     try:
         family, value = parse_address(address_text)
     except ValueError:
-        raise ValueError(f"invalid CIDR: {text!r} has no valid address") from None
+        raise ValueError(f"invalid CIDR: {_shown(text)} has no valid address") from None
     prefix_len = int(length_text)
     width = WIDTH_BITS[family]
     if prefix_len > width:
-        raise ValueError(f"invalid CIDR: the prefix of {text!r} is longer than {width}")
+        raise ValueError(f"invalid CIDR: the prefix of {_shown(text)} is longer than {width}")
     host_bits = width - prefix_len
     return Network(family, value >> host_bits << host_bits, prefix_len)
 
@@ -80,16 +85,16 @@ def parse_range(text: str, family: int) -> tuple[int, int]:
     """`first-last` or one address, both ends of `family`, first ≤ last. Raises ValueError with a sentence."""
     first_text, dash, last_text = text.partition("-")
     if text != text.strip() or " " in text or "-" in last_text:
-        raise ValueError(f"invalid IP range format in IPv{family} {text!r}")
+        raise ValueError(f"invalid IP range format in IPv{family} {_shown(text)}")
     try:
         first_family, first = parse_address(first_text)
         last_family, last = parse_address(last_text) if dash else (first_family, first)
     except ValueError as error:
-        raise ValueError(f"invalid IP range format in IPv{family} {text!r}: {error}") from None
+        raise ValueError(f"invalid IP range format in IPv{family} {_shown(text)}: {error}") from None
     if first_family != family or last_family != family:
-        raise ValueError(f"invalid IP range format in IPv{family} {text!r}: an end is not IPv{family}")
+        raise ValueError(f"invalid IP range format in IPv{family} {_shown(text)}: an end is not IPv{family}")
     if first > last:
-        raise ValueError(f"invalid IP range format in IPv{family} {text!r}: its ends are reversed")
+        raise ValueError(f"invalid IP range format in IPv{family} {_shown(text)}: its ends are reversed")
     return first, last
 
 
