@@ -63,9 +63,9 @@ def merge(state: State, facts: Facts, told: Sequence[NodeClaims], *, trusted: bo
     """Changes nothing itself. `trusted`: the log is known to lack records, so the nodes restore what it does not have; else such
     claims only go into quarantine."""
     work = _Merge(state, facts, told, trusted)
+    work.settle_leases()
     work.settle_claims()
     work.settle_sightings()
-    work.settle_leases()
     work.settle_quarantine()
     return work.merged()
 
@@ -98,6 +98,9 @@ class _Told(msgspec.Struct, frozen=True):
         return f"{who} on {self.node}"
 
 
+_NOT_ON_NODE = "its node has no such attachment"
+
+
 class _Merge:
     def __init__(self, state: State, facts: Facts, told: Sequence[NodeClaims], trusted: bool) -> None:
         self._state = state
@@ -105,7 +108,7 @@ class _Merge:
         self._nodes = {one.node: one for one in told}
         self._trusted = trusted
         self._claims: list[_Told] = []
-        self._sightings: dict[str, dict[Key, str]] = {node: {} for node in self._nodes}
+        self._sightings: dict[str, set[Key]] = {node: set() for node in self._nodes}
         self._claimed: dict[str, set[Key]] = {node: set() for node in self._nodes}
         self._attachments: set[tuple[str, str, str]] = set()
         self._given: dict[Key, _Told] = {}
@@ -156,9 +159,8 @@ class _Merge:
                 bad += 1
                 continue
             self._claimed[one.node].update(keys)
-            if claim.live:
-                self._sightings[one.node].update(dict.fromkeys(keys, claim.ifname))
             if not claim.container_id:
+                self._sightings[one.node].update(keys)
                 continue
             self._attachments.add((one.node, claim.container_id, claim.ifname))
             owner = owner_of(one.node, claim)
@@ -175,6 +177,46 @@ class _Merge:
             return False
         pod = self._facts.pod_of_owner(claim.pod_namespace, claim.pod_name, owner)
         return pod is not None and not pod.dead and bool(pod.uid) and pod.node == node
+
+    # Leases that no claim covers
+
+    def settle_leases(self) -> None:
+        for node, one in self._nodes.items():
+            if not one.scanned:
+                continue
+            for holding in self._state.holdings_of_node(node):
+                for ifname, held in holding.interfaces.items():
+                    attachment = (holding.container_id, ifname)
+                    is_told = (node, *attachment) in self._attachments or attachment in one.unsettled
+                    if not (held.is_over or is_told or (holding.owner, ifname) in self._released):
+                        self._settle_lease(node, holding, ifname, held)
+                self._settle_rest(holding)
+
+    def _settle_lease(self, node: str, holding: Holding, ifname: str, held: HeldInterface) -> None:
+        keys = {(one.family, one.address): one.prefix_len for one in held.leases}
+        name = f"{_name(holding)} {ifname}"
+        if keys.keys() & self._sightings[node]:
+            self._differ(
+                node,
+                f"{name} on {node} uses {_texts(keys)}, which its agent's journal has forgotten",
+                "re-create the pod",
+            )
+        elif holding.namespace and (not self._facts.synced or is_alive(self._state, self._facts, holding)):
+            self._differ(
+                node,
+                f"{_texts(keys)} is leased to {name} on {node}, where no attachment has it",
+                "wait: the pod's sandbox may be on its way; else delete the pod",
+            )
+        else:
+            self._released[holding.owner, ifname] = _NOT_ON_NODE
+
+    def _settle_rest(self, holding: Holding) -> None:
+        """With the last that was attached goes what was detached before, for nobody will name that any more."""
+        rest = [name for name in holding.interfaces if (holding.owner, name) not in self._released]
+        if len(rest) < len(holding.interfaces) and all(holding.interfaces[name].is_over for name in rest):
+            reasons = {self._released[holding.owner, n] for n in holding.interfaces if n not in rest}
+            if reasons == {_NOT_ON_NODE}:
+                self._released |= dict.fromkeys(((holding.owner, name) for name in rest), _NOT_ON_NODE)
 
     # Claims
 
@@ -355,11 +397,8 @@ class _Merge:
     # What only the kernel shows
 
     def settle_sightings(self) -> None:
-        journalled = {(told.node, key) for told in self._claims for key in told.keys}
         for node, sightings in self._sightings.items():
-            for key in sightings:
-                if (node, key) in journalled:
-                    continue
+            for key in sorted(sightings):
                 owner = self._holder(key)
                 if owner is not None and self._node_of(owner, key) == node:
                     continue  # settle_leases tells of it
@@ -371,36 +410,7 @@ class _Merge:
                         "re-create the pod that has it",
                     )
 
-    # Leases that no claim covers
-
-    def settle_leases(self) -> None:
-        for node, one in self._nodes.items():
-            if not one.scanned:
-                continue
-            for holding in self._state.holdings_of_node(node):
-                for ifname, held in holding.interfaces.items():
-                    attachment = (holding.container_id, ifname)
-                    is_told = (node, *attachment) in self._attachments or attachment in one.unsettled
-                    if not (held.is_over or is_told or (holding.owner, ifname) in self._released):
-                        self._settle_lease(node, holding, ifname, held)
-
-    def _settle_lease(self, node: str, holding: Holding, ifname: str, held: HeldInterface) -> None:
-        keys = {(one.family, one.address): one.prefix_len for one in held.leases}
-        name = f"{_name(holding)} {ifname}"
-        if keys.keys() & self._sightings[node].keys():
-            self._differ(
-                node,
-                f"{name} on {node} uses {_texts(keys)}, which its agent's journal has forgotten",
-                "re-create the pod",
-            )
-        elif holding.namespace and (not self._facts.synced or is_alive(self._state, self._facts, holding)):
-            self._differ(
-                node,
-                f"{_texts(keys)} is leased to {name} on {node}, where no attachment has it",
-                "wait: the pod's sandbox may be on its way; else delete the pod",
-            )
-        else:
-            self._released[holding.owner, ifname] = "its node has no such attachment"
+    # What ends
 
     def settle_quarantine(self) -> None:
         for key, kept in self._state.quarantine.items():
