@@ -13,7 +13,7 @@ import msgspec
 from shared.bus import Bus, BusError, Message
 from shared.settings import BusSettings
 
-GATHER_S = 0.3
+FIRST_S, STEP_S, GATHER_S = 2.0, 0.005, 0.3
 
 
 class UnsafeServers(Exception):
@@ -31,8 +31,12 @@ def wrong_settings(varz: dict[str, Any]) -> str:
     return ""
 
 
+def _varz(answer: Message) -> dict[str, Any]:
+    return msgspec.json.decode(answer.data).get("data", {})
+
+
 async def assert_servers(settings: BusSettings) -> None:
-    """Asks all servers. Raises UnsafeServers."""
+    """Asks all servers: one that is in no cluster is all there is, for the others of a cluster it waits. Raises UnsafeServers."""
     try:
         bus = await Bus.connect(settings, "allocator settings check", attempts=10)
     except BusError as error:
@@ -42,15 +46,16 @@ async def assert_servers(settings: BusSettings) -> None:
         inbox = bus.connection.new_inbox()
         await bus.listen(inbox, answers.append)
         await bus.publish("$SYS.REQ.SERVER.PING.VARZ", b"", reply=inbox)
-        for _ in range(20):
-            await asyncio.sleep(GATHER_S / 3)
-            if answers:
-                await asyncio.sleep(GATHER_S)
-                break
+        left_s = FIRST_S
+        while not answers and left_s > 0:
+            await asyncio.sleep(STEP_S)
+            left_s -= STEP_S
         if not answers:
             raise UnsafeServers("no server answers for its settings")
+        if _varz(answers[0]).get("cluster"):
+            await asyncio.sleep(GATHER_S)
         for answer in answers:
-            wrong = wrong_settings(msgspec.json.decode(answer.data).get("data", {}))
+            wrong = wrong_settings(_varz(answer))
             if wrong:
                 raise UnsafeServers(wrong)
     except BusError as error:
