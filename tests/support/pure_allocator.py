@@ -121,12 +121,15 @@ def settings(**values: object) -> str:
     )
 
 
-def network(name: str, ipv4: Iterable[str] = (), ipv6: Iterable[str] = (), **spec: object) -> str:
-    """`name` is `namespace/name`."""
+def network(
+    name: str, ipv4: Iterable[str] = (), ipv6: Iterable[str] = (), renamed: str = "", **spec: object
+) -> str:
+    """`name` is `namespace/name`; `renamed` is the name under which pods know it."""
     ns, _, short = name.partition("/")
     pools = {"ipv4": list(ipv4), "ipv6": list(ipv6)}
     body = {"cniType": "macvlan", "macvlan": {"master": ["eth1"], "ippools": pools}, **spec}
-    return manifest("SpiderMultusConfig", short, body, namespace=ns)
+    marks = {"annotations": {"multus.spidernet.io/cr-name": renamed}} if renamed else {}
+    return manifest("SpiderMultusConfig", short, body, namespace=ns, **marks)
 
 
 class World:
@@ -190,6 +193,7 @@ class World:
         attempt: str = "",
         ipv4: Iterable[str] = (),
         ipv6: Iterable[str] = (),
+        further: bool = False,
     ) -> Allocate:
         """`pod` is `namespace/name` or empty for a plain container; `uid` None is the one that `pod()` makes of the name."""
         ns, _, short = pod.partition("/")
@@ -207,6 +211,7 @@ class World:
             pod_namespace=ns,
             pod_name=short,
             pod_uid=(f"uid-{short}" if short else "") if uid is None else uid,
+            further_networks=further,
         )
 
     def decide(self, command: Allocate, *, asked: bool = True) -> Accepted | Rejected | AskFacts:
