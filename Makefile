@@ -44,7 +44,7 @@ define need_root
 	@[[ $$(id -u) == 0 ]] || { echo "\`make $@\` makes network namespaces and links: run it as root." >&2; exit 1; }
 endef
 
-.PHONY: help setup setup-test demo test bench lint clean
+.PHONY: help setup setup-test demo test bench fuzz sim lint clean
 
 help: ## this list
 	@echo "make TARGET, as root:"
@@ -64,6 +64,12 @@ test: setup setup-test ## all tests, with real runtimes, kernel and NATS server
 bench: setup setup-test ## the benchmark beside its rivals, last line JSON; BENCH=--short for the short form
 	$(need_root)
 	@$(BIN)/python -m tests.bench $(BENCH)
+
+fuzz: setup ## a million inputs to every entrance, stops at the first that breaks a promise; FUZZ="--seed TEXT --target NAME …"
+	@$(BIN)/python -m tests.fuzz $(FUZZ)
+
+sim: setup ## simulated clusters under faults, from seeds: SEEDS=n START=first; a failing one tells how to run it again
+	@$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),100) --first $(or $(START),1)
 
 lint: setup ## format, lint, types, walls between the parts
 	@$(BIN)/ruff format --check .
