@@ -91,7 +91,7 @@ class SimulatedBus(Bus):
         for callback in self.connection.reconnected:
             self.process.call_soon(callback)
         for follow in self._follows:
-            self.process.call_soon(follow.wake)
+            self.process.call_soon(follow.reconnected)
 
     # core
 
@@ -428,6 +428,7 @@ class SimulatedFollow:
         self._filter = subject_filter
         self._next = start_sequence
         self._last_per_subject = last_per_subject
+        self._wants_last = last_per_subject
         self._arrived = asyncio.Event()
         self._caught_up = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -442,6 +443,14 @@ class SimulatedFollow:
 
     def wake(self) -> None:
         self._arrived.set()
+
+    def reconnected(self) -> None:
+        """The last of each subject are read again; a stream that ends below what was handled is another one."""
+        stream = self._bus.hub.streams.get(self.stream)
+        self._wants_last = self._last_per_subject
+        if self._last_per_subject or (stream is not None and stream.last_sequence < self._next - 1):
+            self._next = 1
+        self.wake()
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -475,13 +484,13 @@ class SimulatedFollow:
         stream: Stream | None = self._bus.hub.streams.get(self.stream)
         if stream is None:
             return
-        found = list(following(stream, self._next, self._filter, last_per_subject=self._last_per_subject))
+        found = list(following(stream, self._next, self._filter, last_per_subject=self._wants_last))
         for place, stored in enumerate(found, 1):
             await self._handler(view(stored, len(found) - place))
             self.last_sequence = stored.sequence
             self._next = stored.sequence + 1
         # after the first full pass "last per subject" is what follows in order
-        self._last_per_subject = False
+        self._wants_last = False
         self._caught_up.set()
 
 

@@ -38,6 +38,7 @@ class Faults:
             (self._stop_agent, 1),
             (self._cut_node, 3),
             (self._hub_down, 1),
+            (self._power_cut, 1),
             (self._controller_away, 1),
             (self._storm, 4),
             (self._clock, 2),
@@ -126,6 +127,15 @@ class Faults:
     def _hub_down(self) -> None:
         self._tell("hub killed", self._later(2.0, self._hub_up))
         self._cluster.hub.go_down()
+
+    def _power_cut(self) -> None:
+        """Of hub and allocators, in one rack."""
+        self._tell("power cut", self._later(1.0, self._hub_up))
+        self._cluster.hub.go_down(power_cut=True)
+        for allocator in self._cluster.allocators:
+            self._kill(allocator, 1.0)
+        if self._random.random() < 0.7:
+            self._kill(self._cluster.controller, 4.0)
 
     def _hub_up(self) -> None:
         hub = self._cluster.hub

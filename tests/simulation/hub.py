@@ -269,12 +269,19 @@ class Hub:
 
     # what happens to servers
 
-    def go_down(self) -> None:
-        """kill -9 of the server: what is under way is lost, memory streams are gone; acknowledged files are not."""
+    def go_down(self, *, power_cut: bool = False) -> None:
+        """kill -9 of the server: what is under way is lost, memory streams are gone; acknowledged files are not. A power cut
+        takes the end, or all, of those that are not synced at each append."""
         self.is_up = False
         self.epoch += 1
-        for name in [name for name, stream in self.streams.items() if stream.spec.memory]:
-            del self.streams[name]
+        for name, stream in list(self.streams.items()):
+            if stream.spec.memory:
+                del self.streams[name]
+            elif power_cut and not stream.spec.durable:
+                if self.random.random() < 0.5:
+                    del self.streams[name]
+                else:
+                    stream.forget_after(int(self.random.random() * stream.last_sequence))
 
     def come_up(self) -> None:
         self.is_up = True

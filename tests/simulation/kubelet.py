@@ -16,6 +16,7 @@ import msgspec
 from services.agent.entry import Entry
 from shared import subjects
 from shared.bus import Message
+from shared.contracts.facts import ObjectFact
 from shared.ids import AttachmentId
 from shared.limits import RECONCILE_SWEEP_MIN
 from tests.simulation.check import Attachment
@@ -309,7 +310,7 @@ class Kubelet:
     def _gone(self, name: str, uid: str) -> None:
         controller = self._cluster.controller
         found = controller.objects.get(("Pod", NAMESPACE, name))
-        if found is not None and found.uid == uid:
+        if isinstance(found, ObjectFact) and found.uid == uid:
             controller.delete("Pod", NAMESPACE, name, uid)
 
     async def container(self) -> None:

@@ -15,12 +15,12 @@ from opentelemetry import trace
 from opentelemetry.metrics import NoOpMeter
 
 from services.agent.app import App
-from services.allocator.mark import LogMark
+from services.allocator.mark import LogMark, goes_further
 from services.allocator.replica import Replica
 from shared import subjects
 from shared.bus import BusError, Message, NoResponder
 from shared.contracts.codec import encode
-from shared.contracts.facts import ASK_FACT, Fact, FactAnswer, FactsSynced, ObjectFact, ObjectGone
+from shared.contracts.facts import ASK_FACT, FACT, FactAnswer, FactsSynced, ObjectFact, ObjectGone
 from shared.settings import AgentSettings, AllocatorSettings, BusSettings
 from shared.telemetry.telemetry import ActiveSpan
 from tests.simulation.bus import SimulatedBus
@@ -66,7 +66,7 @@ class Marks:
 
     def write(self, mark: LogMark) -> None:
         known = self.mark
-        if known is None or known.incarnation != mark.incarnation or known.sequence < mark.sequence:
+        if known is None or not goes_further(known, mark):
             self.mark = mark
 
 
@@ -198,64 +198,85 @@ class Agent(Member):
 
 
 class Controller(Member):
-    """Publishes the objects' truth as facts, in order, and answers for one at once. It forgets nothing."""
+    """Publishes the objects' truth as facts, as services.controller does: what the stream lacks, then that it is complete; and
+    answers for one object at once."""
 
     def __init__(self, hub: Hub, tell: Callable[[str], None]) -> None:
         super().__init__(hub, "controller", tell, is_local=False)
-        self.objects: dict[tuple[str, str, str], ObjectFact] = {}
+        self.objects: dict[tuple[str, str, str], ObjectFact | ObjectGone] = {}
         self.stored_s: dict[str, float] = {}
         self._version = 0
-        self._queue: list[tuple[str, Fact]] = []
         self._due = asyncio.Event()
 
     def put(self, kind: str, namespace: str, name: str, manifest: dict[str, object], uid: str = "") -> None:
         self._version += 1
         api_version = "v1" if kind == "Pod" else "spiderpool.spidernet.io/v2beta1"
-        body = {
-            "apiVersion": api_version,
-            "kind": kind,
-            **manifest,
-        }
-        fact = ObjectFact(
-            kind=kind,
-            api_version=api_version,
-            namespace=namespace,
-            name=name,
-            uid=uid,
-            version=self._version,
-            object=msgspec.json.encode(body),
+        body = {"apiVersion": api_version, "kind": kind, **manifest}
+        self._publish(
+            ObjectFact(
+                kind=kind,
+                api_version=api_version,
+                namespace=namespace,
+                name=name,
+                uid=uid,
+                version=self._version,
+                object=msgspec.json.encode(body),
+            )
         )
-        self.objects[kind, namespace, name] = fact
-        self._publish(subjects.facts(kind, namespace, name), fact)
 
     def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
         self._version += 1
-        del self.objects[kind, namespace, name]
-        gone = ObjectGone(kind=kind, namespace=namespace, name=name, uid=uid, version=self._version)
-        self._publish(subjects.facts(kind, namespace, name), gone)
+        self._publish(ObjectGone(kind=kind, namespace=namespace, name=name, uid=uid, version=self._version))
 
-    def _publish(self, subject: str, fact: Fact) -> None:
-        self._queue.append((subject, fact))
+    def _publish(self, fact: ObjectFact | ObjectGone) -> None:
+        self.objects[fact.kind, fact.namespace, fact.name] = fact
         self._due.set()
 
     async def run(self) -> None:
-        await self._until_done(lambda: self.bus.ensure_stream(subjects.FACTS))
+        self._due = asyncio.Event()
+        self._told: dict[tuple[str, str, str], int] = {}
+        self._in_doubt = True
+        self.bus.connection.on_reconnect(self._doubt)
         await self._until_done(lambda: self.bus.serve(subjects.ASK_FACTS, self._on_ask))
-        synced = FactsSynced(incarnation="c1", version=self._version, objects=len(self.objects))
-        self._queue.append((subjects.FACTS_SYNCED, synced))
-        self._due.set()
         while True:
-            await self._due.wait()
-            self._due.clear()
-            while self._queue:
-                subject, fact = self._queue[0]
-                payload = encode(fact)
-                await self._until_done(
-                    lambda subject=subject, payload=payload: self.bus.append(subject, payload)
-                )
-                self._queue.pop(0)
+            try:
+                await self._tell()
+            except BusError:
+                self._in_doubt = True
+                await asyncio.sleep(0.1)
+            else:
+                await self._due.wait()
+
+    def _doubt(self) -> None:
+        self._in_doubt = True
+        self._due.set()
+
+    async def _tell(self) -> None:
+        """All that the stream lacks, and then that it is all."""
+        self._due.clear()
+        is_synced = not self._in_doubt
+        if self._in_doubt:
+            await self.bus.ensure_stream(subjects.FACTS)
+            self._told.clear()
+            async for message in self.bus.read("FACTS", last_per_subject=True):
+                fact = FACT.decode(message.data)
+                if isinstance(fact, FactsSynced):
+                    is_synced = fact.incarnation == self.process.name
+                else:
+                    self._told[fact.kind, fact.namespace, fact.name] = fact.version
+            self._in_doubt = False
+        while missing := [f for key, f in self.objects.items() if self._told.get(key, 0) < f.version]:
+            for fact in missing:
+                subject = subjects.facts(fact.kind, fact.namespace, fact.name)
+                await self.bus.append(subject, encode(fact))
+                self._told[fact.kind, fact.namespace, fact.name] = fact.version
                 if isinstance(fact, ObjectFact) and fact.uid:
                     self.stored_s.setdefault(fact.uid, self.scheduler.now_s)
+        if not is_synced:
+            synced = FactsSynced(
+                incarnation=self.process.name, version=self._version, objects=len(self.objects)
+            )
+            await self.bus.append(subjects.FACTS_SYNCED, encode(synced))
 
     async def _until_done(self, act: Callable[[], object]) -> None:
         while True:
@@ -268,7 +289,8 @@ class Controller(Member):
 
     async def _on_ask(self, message: Message) -> bytes:
         ask = ASK_FACT.decode(message.data)
-        return encode(FactAnswer(fact=self.objects.get((ask.kind, ask.namespace, ask.name))))
+        found = self.objects.get((ask.kind, ask.namespace, ask.name))
+        return encode(FactAnswer(fact=found if isinstance(found, ObjectFact) else None))
 
 
 __all__ = ["Agent", "Allocator", "Controller", "Marks", "Member", "NoResponder"]

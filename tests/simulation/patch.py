@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager, ExitStack
+from contextlib import ExitStack, contextmanager
 from types import ModuleType
 from typing import Any
 from unittest.mock import patch
@@ -12,10 +12,10 @@ from unittest.mock import patch
 import structlog
 
 from services.agent import call_trace, kernel_thread
+from services.agent.netns import NetnsGoneError
 from shared import limits
 from tests.simulation.clock import BOOTED_NS
 from tests.simulation.kernel import SimulatedNetns, Wire
-from services.agent.netns import NetnsGoneError
 from tests.simulation.loop import Scheduler
 
 LOG_HISTORY_S = 20.0
