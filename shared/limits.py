@@ -58,7 +58,7 @@ GENERATION_MAX = 1 << 48
 """No lease gets there; a claim beyond it is not believed."""
 MARK_WAIT_S = 0.4
 """How long a new leader waits for the marks of nodes that do not answer; it is part of the fail-over."""
-REBUILD_WAIT_S = 12.0
+REBUILD_WAIT_S = 8.0
 """How long a rebuild waits for the journals of nodes that are silent."""
 REBUILD_LISTEN_S = 3.0
 """How long a rebuild listens at least, for nodes that nobody knows of."""

@@ -337,7 +337,8 @@ class _Merge:
                 holder, generation = _name(holding), _interface_of(holding, key)[1].generation
             self._differ(
                 told.node,
-                f"{_text(key)} belongs to {holder} (generation {generation}), and {told.name} uses it too "
+                f"{_text(key)} belongs to {holder} (generation {generation}), and {told.name} "
+                f"{'uses it too' if told.claim.live else 'claims it too'} "
                 f"(generation {told.claim.generation})",
                 f"delete {told.name}",
             )

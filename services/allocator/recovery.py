@@ -84,10 +84,10 @@ class Recovery:
         replica was faster, and what the bus raises."""
         mark = self._marks.read()
         readable = readable_of(read, memory, mark)
-        silent = await self._ask(readable, mark)
+        last = (await self._bus.stream_state("LEASES")).last_sequence
+        silent = await self._ask(readable, mark, last)
         if not self._facts.synced:
             raise LogBroken(f"{reason}; the index is rebuilt as soon as the objects are known")
-        last = (await self._bus.stream_state("LEASES")).last_sequence
         complete = is_complete(readable, mark, self._watch, last)
         state = self._merged(readable)
         began = LogRebuilt(
@@ -111,7 +111,7 @@ class Recovery:
         )
         return state
 
-    async def _ask(self, readable: State, mark: LogMark | None) -> frozenset[str]:
+    async def _ask(self, readable: State, mark: LogMark | None, last: int) -> frozenset[str]:
         """Asks all nodes until they have told, or long enough. Those that were waited for in vain."""
         began_s = self._clock.monotonic_s()
         known = mark is not None and bool(mark.nodes)
@@ -123,9 +123,12 @@ class Recovery:
             expected = self._expected(readable, mark)
             silent = expected - self._told.keys()
             over_s = now_s - began_s
-            if over_s >= limits.REBUILD_WAIT_S or (
-                not silent and over_s >= listen_s and self._facts.synced and expected | self._told.keys()
-            ):
+            if not silent and over_s >= listen_s and self._facts.synced and expected | self._told.keys():
+                return silent
+            if over_s >= limits.REBUILD_WAIT_S:
+                return silent
+            if over_s >= limits.REBUILD_LISTEN_S and is_complete(readable, mark, self._watch, last):
+                # what the silent ones hold is known: they are not worth the pods that wait
                 return silent
             if now_s - asked_s >= ASK_EVERY_S:
                 asked_s = now_s

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
-import shutil
 import signal
+import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -127,7 +128,7 @@ class Stage:
         self.pods.append(made)
         return made
 
-    def call(self, verb: str, pod: Pod) -> demo_exec.Answer:
+    def call(self, verb: str, pod: Pod, deadline_s: float = 0.0) -> demo_exec.Answer:
         arguments = (
             demo_exec.pod_arguments("prod", pod.name, f"{pod.name}-uid", pod.container_id)
             if pod.name
@@ -137,7 +138,19 @@ class Stage:
             verb, container_id=pod.container_id, netns=self.lab.path(pod.netns), arguments=arguments
         )
         program = self._bin / pod.node / "orbweaver"
-        return demo_exec.call(program, variables, json.dumps(NETWORK).encode())
+        with self._deadline(program.with_name("orbweaver.json"), deadline_s):
+            return demo_exec.call(program, variables, json.dumps(NETWORK).encode())
+
+    @contextlib.contextmanager
+    def _deadline(self, configuration: Path, deadline_s: float) -> Iterator[None]:
+        """A shorter patience for an ADD that is to be refused."""
+        text = configuration.read_text()
+        if deadline_s:
+            configuration.write_text(json.dumps({**json.loads(text), "deadlines_s": {"ADD": deadline_s}}))
+        try:
+            yield
+        finally:
+            configuration.write_text(text)
 
     def attach(self, *pods: Pod) -> None:
         for pod in pods:
@@ -199,31 +212,58 @@ class Stage:
     def store(self) -> Path:
         return self.layout.jetstream
 
-    def stopped_hub(self) -> Hub:
-        return Hub(self)
-
-
-class Hub:
-    """`with stage.stopped_hub():` the supervisor and the hub stand still, the store may be changed; after it the hub is new."""
-
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
-
-    def __enter__(self) -> None:
-        found = read_system(self._stage.system.state)
+    @contextlib.contextmanager
+    def at_rest(self, *services: str) -> Iterator[None]:
+        """These processes are killed, and started again by the supervisor only afterwards."""
+        found = read_system(self.system.state)
         assert found is not None and found.supervisor is not None
-        self._supervisor = found.supervisor
-        assert send(self._supervisor, signal.SIGSTOP)
-        self._stage.end("nats-hub")
+        assert send(found.supervisor, signal.SIGSTOP)
+        try:
+            for service in services:
+                self.end(service)
+            yield
+        finally:
+            assert send(found.supervisor, signal.SIGCONT)
 
-    def __exit__(self, *_: object) -> None:
-        assert send(self._supervisor, signal.SIGCONT)
 
+class LogFile:
+    """The lease log's one block file, as nats-server 2.15 writes it (server/filestore.go, writeMsgRecord): length, sequence, time,
+    length of the subject, subject, message, hash. Only while the server is at rest."""
 
-def copy(store: Path, to: Path) -> None:
-    if to.exists():
-        shutil.rmtree(to)
-    shutil.copytree(store, to)
+    def __init__(self, store: Path) -> None:
+        (self.path,) = store.rglob("LEASES/msgs/*.blk")
+
+    def records(self) -> list[tuple[int, int]]:
+        """Offset and length of each."""
+        content = self.path.read_bytes()
+        found: list[tuple[int, int]] = []
+        at = 0
+        while at + 22 <= len(content):
+            (length,) = struct.unpack_from("<I", content, at)
+            length &= 0x7FFF_FFFF
+            if not length:
+                break
+            found.append((at, length))
+            at += length
+        return found
+
+    def cut(self, records: int) -> None:
+        """Takes the last records off, and what the server has written down of how many there were."""
+        offset, _ = self.records()[-records]
+        with self.path.open("r+b") as file:
+            file.truncate(offset)
+        for index in self.path.parent.glob("index.db"):
+            index.unlink()
+
+    def flip(self, record: int) -> None:
+        """One bit in the middle of the record's message."""
+        offset, length = self.records()[record]
+        at = offset + length * 2 // 3
+        with self.path.open("r+b") as file:
+            file.seek(at)
+            (byte,) = file.read(1)
+            file.seek(at)
+            file.write(bytes([byte ^ 0x10]))
 
 
 @pytest.fixture(scope="module")

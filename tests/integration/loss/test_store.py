@@ -1,28 +1,40 @@
-"""The store of the lease log is lost under a running system: it is seen, and the index is rebuilt before anything new is given."""
+"""The store of the lease log is lost, cut, altered or put back from yesterday: it is seen, and the index is rebuilt before
+anything new is given."""
 
 from __future__ import annotations
 
 import shutil
-import signal
+from collections.abc import Callable
+from pathlib import Path
 
-from tests.integration.loss.conftest import Stage
+import pytest
+
+from tests.integration.loss.conftest import NODES, LogFile, Stage
 
 
 def _filled(stage: Stage, tag: str) -> None:
-    """Pods and containers on both nodes."""
-    for node in ("n1", "n2"):
-        pods = [stage.pod(node, f"{tag}-{node}-{number}") for number in range(2)]
-        stage.system.sync()
-        stage.attach(*pods, stage.pod(node))
+    """Pods and a container on both nodes."""
+    pods = [stage.pod(node, f"{tag}-{node}-{number}") for node in NODES for number in range(2)]
+    stage.system.sync()
+    stage.attach(*pods, *map(stage.pod, NODES))
 
 
 def _goes_on(stage: Stage, tag: str, *nodes: str) -> None:
-    """All is as it was, a new pod on each node gets an address of its own, a repeated ADD the same again, and a DEL frees."""
-    stage.attach(*[pod for pod in stage.pods if pod.address and pod.node in nodes])
+    """All is as it was: a repeated ADD gives the same address, a new pod one of its own, and a DEL frees what it names."""
+    stage.attach(*[pod for pod in stage.pods if pod.node in nodes])
     fresh = [stage.pod(node, f"{tag}-{node}-new") for node in nodes]
-    stage.until(lambda: bool(stage.system.sync() or True), "the folder is in force")
-    stage.attach(*fresh)
+    stage.until(lambda: stage.system.sync() is None, "the folder is in force")
+    stage.attach(*fresh, *map(stage.pod, nodes))
     stage.check()
+    container = next(pod for pod in stage.pods if not pod.name and pod.node in nodes)
+    freed = container.address
+    stage.detach(container)
+    stage.until(lambda: freed not in stage.leases(), "the release of a container is taken")
+
+
+def _everything(stage: Stage) -> tuple[str, ...]:
+    """Nobody remembers: allocators and hub."""
+    return ("allocator", "nats-hub")
 
 
 def test_the_directory_is_deleted_under_a_running_system(stage: Stage) -> None:
@@ -32,5 +44,78 @@ def test_the_directory_is_deleted_under_a_running_system(stage: Stage) -> None:
     # nothing is seen yet: the server writes into files that have no name
     stage.attach(stage.pod("n1"))
     stage.end("nats-hub")
-    _goes_on(stage, "gone", "n1", "n2")
+    _goes_on(stage, "gone", *NODES)
     assert stage.allocators_say("log rebuilt") == rebuilt + 1
+
+
+def test_the_directory_is_deleted_while_one_node_is_silent(stage: Stage) -> None:
+    _filled(stage, "silent")
+    go_on = stage.stop("agent", "n2")
+    try:
+        shutil.rmtree(stage.store)
+        stage.end("nats-hub")
+        _goes_on(stage, "silent", "n1")
+    finally:
+        go_on()
+    _goes_on(stage, "silent-later", "n2")
+
+
+def test_the_directory_is_deleted_and_nobody_remembers(stage: Stage) -> None:
+    """What a silent node may hold is in nobody's memory: nothing new is given before it has told."""
+    _filled(stage, "forgotten")
+    go_on = stage.stop("agent", "n2")
+    try:
+        with stage.at_rest(*_everything(stage)):
+            shutil.rmtree(stage.store)
+        stage.until(lambda: bool(stage.leases()), "the leases of n1 are known again", 40.0)
+        stage.attach(*[pod for pod in stage.pods if pod.node == "n1"])
+        refused = stage.call("ADD", stage.pod("n1"), deadline_s=3.0)
+        assert "n2" in refused.complaint(), refused.complaint()
+    finally:
+        go_on()
+    stage.until(lambda: stage.allocators_say("claims of a node change leases") > 0, "n2 has told")
+    _goes_on(stage, "forgotten", *NODES)
+
+
+@pytest.mark.parametrize("which", ["deleted", "older"])
+def test_everything_is_killed_and_the_store_is(stage: Stage, tmp_path: Path, which: str) -> None:
+    _filled(stage, which)
+    with stage.at_rest("nats-hub"):
+        shutil.copytree(stage.store, tmp_path / "yesterday")
+    more = [stage.pod(node) for node in NODES]
+    stage.attach(*more)
+    with stage.at_rest(*_everything(stage)):
+        shutil.rmtree(stage.store)
+        if which == "older":
+            shutil.copytree(tmp_path / "yesterday", stage.store)
+    _goes_on(stage, which, *NODES)
+
+
+def _cut(log: LogFile) -> None:
+    log.cut(3)
+
+
+def _middle(log: LogFile) -> None:
+    log.flip(len(log.records()) // 2)
+
+
+def _last(log: LogFile) -> None:
+    log.flip(-1)
+
+
+@pytest.mark.parametrize(
+    ("harm", "mark"), [(_cut, "kept"), (_cut, "lost"), (_middle, "kept"), (_last, "lost")]
+)
+def test_everything_is_killed_and_the_log_is_harmed(
+    stage: Stage, harm: Callable[[LogFile], None], mark: str
+) -> None:
+    tag = f"{harm.__name__.strip('_')}-{mark}"
+    _filled(stage, tag)
+    before = stage.incarnation()
+    with stage.at_rest(*_everything(stage)):
+        harm(LogFile(stage.store))
+        if mark == "lost":
+            for path in stage.layout.marks.rglob("*"):
+                path.unlink()
+    _goes_on(stage, tag, *NODES)
+    assert stage.incarnation() != before
