@@ -79,9 +79,14 @@ def install(
 
 
 def default_conflist(
-    name: str = "underlay", parent: str = "eth1", pools: dict[str, list[str]] | None = None
+    name: str = "underlay",
+    parent: str = "eth1",
+    pools: dict[str, list[str]] | None = None,
+    *,
+    multi_network: bool = False,
 ) -> str:
-    """A network of the native form on `parent`; `pools` by family (`ipv4`, `ipv6`), empty for the cluster's default."""
+    """A network of the native form on `parent`; `pools` by family (`ipv4`, `ipv6`), empty for the cluster's default. With
+    `multi_network` it is the node's only one, and pods' further networks are attached by us as well."""
     plugin: dict[str, Any] = {
         "type": "orbweaver",
         "cniType": "macvlan",
@@ -89,6 +94,8 @@ def default_conflist(
         "mtu": 0,
         "ippools": {family: (pools or {}).get(family, []) for family in ("ipv4", "ipv6")},
     }
+    if multi_network:
+        plugin["multiNetwork"] = "native"
     return json.dumps({"cniVersion": "1.0.0", "name": name, "plugins": [plugin]}, indent=2) + "\n"
 
 

@@ -33,6 +33,13 @@ def install(
     ] = None,
     parent: Annotated[str, Parameter(help="The parent link that the network configuration names.")] = "eth1",
     network: Annotated[str, Parameter(help="The network's name in that configuration.")] = "underlay",
+    multi_network: Annotated[
+        bool,
+        Parameter(
+            help="Let that configuration be the node's only one: the further networks that a pod's annotation "
+            "k8s.v1.cni.cncf.io/networks names are attached as well, without Multus.",
+        ),
+    ] = False,
     state: State = DEFAULT_STATE,
 ) -> int:
     file, credentials = read(state)
@@ -43,7 +50,7 @@ def install(
     if node not in names:
         raise CommandError(f"the system has no node {node!r}, but {', '.join(names)}")
     settings = msgspec.structs.asdict(shim_settings(node, file.ports, credentials, file.shim_netns))
-    text = default_conflist(network, parent) if conflist is not None else None
+    text = default_conflist(network, parent, multi_network=multi_network) if conflist is not None else None
     try:
         written = write(directory.absolute(), **settings, conflist=conflist, conflist_text=text)
     except OSError as error:

@@ -150,7 +150,7 @@ Writes it under the names orbweaver, spiderpool, coordinator and ifacer. Run it 
 For example:
     orbweaver cni install --dir /opt/cni/bin
     orbweaver cni install --dir /opt/cni/bin --node n1 \\
-        --conflist /etc/cni/net.d/10-underlay.conflist""",
+        --conflist /etc/cni/net.d/10-underlay.conflist --multi-network""",
     ),
     Command(
         name="failpoints",

@@ -19,8 +19,8 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InterfaceRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One interface of the pod. `network` names a SpiderMultusConfig (`ns/name`) or is empty; `ipv4`, `ipv6` are the CNI
-    configuration's pools (names or wildcards), `clean_gateway` its wish for no default route."""
+    """One interface of the pod. `network` names a SpiderMultusConfig (`ns/name`, as pods name it) or is empty; `ipv4`, `ipv6` are
+    the CNI configuration's pools (names or wildcards), `clean_gateway` its wish for no default route."""
 
     ifname: str
     network: str = ""

@@ -58,3 +58,10 @@ def test_install_asks_which_node_and_hides_the_credential(stage: Stage, tmp_path
     assert settings["password"] not in said
     (plugin,) = json.loads(conflist.read_text())["plugins"]
     assert plugin["type"] == "orbweaver"
+    assert "multiNetwork" not in plugin
+    stage.done(
+        *("cni", "install", "--dir", str(tmp_path / "bin"), "--node", "n2"),
+        *("--conflist", str(conflist), "--multi-network"),
+    )
+    (plugin,) = json.loads(conflist.read_text())["plugins"]
+    assert plugin["multiNetwork"] == "native"
