@@ -54,6 +54,7 @@ WITNESS_CLAIMS_MAX = 20_000
 """Claims of one node that are listened to at all."""
 WITNESS_UNKNOWN_MAX = 256
 """Addresses that one node can keep from others by claiming what nobody else knows of."""
+DISAGREEMENTS_SHOWN_MAX = 100
 GENERATION_MAX = 1 << 48
 """No lease gets there; a claim beyond it is not believed."""
 MARK_WAIT_S = 0.4

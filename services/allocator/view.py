@@ -18,13 +18,22 @@ from services.allocator.decide import (
 )
 from services.allocator.facts import Facts
 from services.allocator.network import requests_of
+from services.allocator.rebuild import Disagreement
 from services.allocator.selection import Refusal, Selection, select
 from services.allocator.state import HeldInterface, Holding, Lease, State
 from shared import limits
 from shared.contracts.codec import encode
 from shared.contracts.ipam import Allocate, InterfaceRequest
 from shared.contracts.lease import LeaseItem, LeasesAllocated
-from shared.contracts.query import Explain, Explained, LeasesPage, LeaseView, PoolVerdict, QueryLeases
+from shared.contracts.query import (
+    DisagreementView,
+    Explain,
+    Explained,
+    LeasesPage,
+    LeaseView,
+    PoolVerdict,
+    QueryLeases,
+)
 from shared.net.ranges import format_address, parse_address
 
 
@@ -117,6 +126,20 @@ def _view(facts: Facts, holding: Holding, ifname: str, held: HeldInterface, leas
         gateway=pool.gateway if pool is not None else "",
         clean_gateway=held.clean_gateway,
     )
+
+
+def disagreements(state: State, told: Iterable[Disagreement]) -> tuple[DisagreementView, ...]:
+    """What witnesses disagree on, and which addresses are kept from everybody for it; not more than a person reads."""
+    out = [DisagreementView(node=one.node, sentence=one.sentence, settles=one.settles) for one in told]
+    out += [
+        DisagreementView(
+            node=kept.claim.node,
+            sentence=f"{kept.claim.address} is given to nobody: node {kept.claim.node} has it ({kept.claim.reason})",
+            settles="it is free as soon as the node has it no more, or its Node object is deleted",
+        )
+        for kept in state.quarantine.values()
+    ]
+    return tuple(out[: limits.DISAGREEMENTS_SHOWN_MAX])
 
 
 def explain(state: State, facts: Facts, query: Explain) -> Explained:

@@ -82,6 +82,9 @@ class Watch:
         if seen.incarnation:
             self.marks[node] = seen
 
+    def told(self) -> tuple[Disagreement, ...]:
+        return tuple(one for node in sorted(self.disagreements) for one in self.disagreements[node])
+
     def forget(self, node: str) -> None:
         """The node is no more."""
         for kept in (self.marks, self.heard_s, self.disagreements, self._settled, self._parts, self._before):

@@ -184,6 +184,23 @@ def witnesses(seen: Seen) -> list[Finding]:
     return _few(found) or [_ok("witnesses", f"log and nodes agree on {len(held)} leases")]
 
 
+def claims(seen: Seen) -> list[Finding]:
+    """What the leader has heard from the nodes and cannot settle by itself."""
+    if seen.leader is None:
+        return []
+    found = [_warn("claims", one.sentence, one.settles) for one in seen.leader.disagreements]
+    if seen.leader.silent:
+        nodes = ", ".join(seen.leader.silent[:SHOWN_MAX])
+        way_out = "start their agents, or delete their Node objects"
+        if seen.leader.unsafe:
+            sentence = f"records of the log were lost, and these nodes have not told what they hold: {nodes}; nothing new is given"
+            found.append(_fail("claims", sentence, way_out))
+        else:
+            sentence = f"since the log was rebuilt these nodes have not told what they hold: {nodes}"
+            found.append(_warn("claims", sentence, way_out))
+    return _few(found) or [_ok("claims", "no node claims what is not its own")]
+
+
 def duplicates(seen: Seen) -> list[Finding]:
     claims: dict[str, set[str]] = {}
     for lease in seen.leases:
@@ -260,6 +277,7 @@ CHECKS: tuple[Check, ...] = (
     lease_log,
     agents,
     witnesses,
+    claims,
     duplicates,
     pools,
     files,

@@ -59,6 +59,14 @@ class QueryAllocator(msgspec.Struct, frozen=True, kw_only=True, tag="query.alloc
     """Check the whole memory as well, which takes seconds where there are many leases."""
 
 
+class DisagreementView(msgspec.Struct, frozen=True, kw_only=True):
+    """Two witnesses tell different things of a lease; `settles` is what ends it."""
+
+    node: str
+    sentence: str
+    settles: str
+
+
 class AllocatorView(msgspec.Struct, frozen=True, kw_only=True, tag="query.allocator.view.1"):
     replica: str
     term: int
@@ -67,6 +75,12 @@ class AllocatorView(msgspec.Struct, frozen=True, kw_only=True, tag="query.alloca
     facts_sequence: int
     facts_synced: bool
     violations: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()
+    """Nodes that have not told what they hold since the log was rebuilt."""
+    unsafe: bool = False
+    """They may hold what nobody knows of: no new address is given."""
+    quarantined: int = 0
+    disagreements: tuple[DisagreementView, ...] = ()
 
 
 IpamQuery = QueryLeases | QueryAllocator
