@@ -34,7 +34,8 @@ log = structlog.get_logger()
 
 API_TIMEOUT_S = 5.0
 HEARTBEAT_S = 2.0
-WORK_ACK_WAIT_S = 10.0
+WORK_ACK_WAIT_S = 2.0
+"""What a leader that was killed had taken comes again after so long; twice is harmless."""
 _STREAM_NOT_FOUND = 10059
 _NO_MESSAGE = 10037
 _WRONG_LAST = {10071, 10164}
