@@ -14,7 +14,6 @@ import secrets
 import signal
 import socket
 import struct
-import threading
 import time
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +42,7 @@ from tests.support.lab import Lab, batch
 NODES = ("n1", "n2")
 PODS = 100
 RECOVERY_S = 30.0
+STRUCK_AFTER = 15
 SNAPSHOT_RECORDS = 4
 ALLOCATORS = ("allocator-0", "allocator-1")
 _SIOCGIFADDR = 0x8915
@@ -117,6 +117,8 @@ class Stage:
         self._bin = directory / "bin"
         self._loop = asyncio.new_event_loop()
         self._asked: Asked | None = None
+        self.leader = ""
+        """The replica that led when the last storm was prepared."""
         self._threads = ThreadPoolExecutor(PODS)
         self.pods = [
             Pod(name=f"web-{i}", node=NODES[i % 2], netns=Path(lab.path(name)), occupied=i % 20 in (0, 1))
@@ -207,6 +209,7 @@ class Stage:
             return True
 
         until(lambda: self.ask(synced), "the folder is in force")
+        self.leader = self.ask(question.allocator).replica
 
     # Processes.
 
@@ -227,9 +230,6 @@ class Stage:
         assert mark is not None
         time.sleep(for_s)
         send(mark, signal.SIGCONT)
-
-    def leader(self) -> str:
-        return self.ask(question.allocator).replica
 
     @contextmanager
     def armed(self, arms: Mapping[str, Lives]) -> Generator[None]:
@@ -294,16 +294,17 @@ class Stage:
         )
         return demo_exec.call(self._bin / pod.node / "orbweaver", variables, _NETWORK)
 
-    def storm(
-        self, verb: str, strike: Callable[[], None] | None = None, after_s: float = 0.2
-    ) -> dict[str, demo_exec.Answer]:
-        """All pods at once; `strike` comes `after_s` later. Raises AssertionError for a call that fails."""
+    def storm(self, verb: str, strike: Callable[[], None] | None = None) -> dict[str, demo_exec.Answer]:
+        """All pods at once; `strike` comes when some have their answer and many have not. Raises AssertionError for a call that
+        fails."""
         calls = {pod.name: self._threads.submit(self.call, verb, pod) for pod in self.pods}
         if strike is not None:
-            time.sleep(after_s)
-            striking = threading.Thread(target=strike)
-            striking.start()
-            striking.join()
+            until(
+                lambda: sum(call.done() for call in calls.values()) >= STRUCK_AFTER, "some calls are answered"
+            )
+            running = sum(not call.done() for call in calls.values())
+            strike()
+            assert running >= STRUCK_AFTER, f"the strike came late: only {running} were still running"
         answers = {name: call.result() for name, call in calls.items()}
         failed = [f"{name}: {answer.complaint()}" for name, answer in answers.items() if not answer.ok]
         assert not failed, f"{len(failed)} of {len(answers)} {verb} failed: {failed[:5]}"
@@ -326,8 +327,8 @@ class Stage:
         unfinished.write_text(text)
         unfinished.rename(self.system.manifests / "pods.yaml")
 
-    def attach_all(self, strike: Callable[[], None] | None = None, after_s: float = 0.2) -> None:
-        answers = self.storm("ADD", strike, after_s)
+    def attach_all(self, strike: Callable[[], None] | None = None) -> None:
+        answers = self.storm("ADD", strike)
         for pod in self.pods:
             pod.result = answers[pod.name].result()
         self.settle()
@@ -342,8 +343,8 @@ class Stage:
         if synced:
             self.sync()
 
-    def detach_all(self, strike: Callable[[], None] | None = None, after_s: float = 0.2) -> None:
-        self.storm("DEL", strike, after_s)
+    def detach_all(self, strike: Callable[[], None] | None = None) -> None:
+        self.storm("DEL", strike)
         self.judge_detached()
 
     # Judgement.
@@ -414,7 +415,7 @@ def until(condition: Callable[[], bool], what: str, timeout_s: float = RECOVERY_
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what}"
-        time.sleep(0.02)
+        time.sleep(0.01)
 
 
 def agent(node: str) -> str:

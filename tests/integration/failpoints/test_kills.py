@@ -15,7 +15,7 @@ STALLED_S = 3.0
 
 
 def leading_allocator(stage: Stage) -> None:
-    stage.kill(stage.leader())
+    stage.kill(stage.leader)
 
 
 def all_allocators(stage: Stage) -> None:
@@ -51,7 +51,7 @@ def hub_hangs(stage: Stage) -> None:
 
 
 def leader_hangs(stage: Stage) -> None:
-    stage.stall(stage.leader(), STALLED_S)
+    stage.stall(stage.leader, STALLED_S)
 
 
 @pytest.mark.parametrize(
