@@ -22,10 +22,12 @@ _SECRET_KEY = re.compile(
 )
 _URL_USER = re.compile(r"(\w+://)[^/\s@]+@")
 REDACTED = "***"
+VALUE_MAX = 16 * 1024
+"""Characters of one value: what came over the bus is quoted, and a message has up to a million."""
 
 
 def redact(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """Blanks values under secret keys at any depth, and user and password inside URLs."""
+    """Blanks values under secret keys at any depth, and user and password inside URLs; cuts what is too long."""
     return {key: _redacted(key, value) for key, value in event.items()}
 
 
@@ -33,7 +35,9 @@ def _redacted(key: str, value: object) -> object:
     if _SECRET_KEY.search(key):
         return REDACTED
     if isinstance(value, str):
-        return _URL_USER.sub(rf"\1{REDACTED}@", value) if "://" in value else value
+        # First blanked, then cut: half a URL looks like none.
+        shown = _URL_USER.sub(rf"\1{REDACTED}@", value) if "://" in value else value
+        return shown if len(shown) <= VALUE_MAX else f"{shown[:VALUE_MAX]}…"
     if isinstance(value, dict):
         members = cast("dict[object, object]", value)
         return {str(k): _redacted(str(k), v) for k, v in members.items()}

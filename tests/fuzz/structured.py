@@ -18,6 +18,7 @@ from services.agent import result as answer
 from shared.contracts.codec import MessageError
 from shared.errors import OrbweaverError
 from shared.telemetry.context import extract
+from tests.fuzz.hostile import COMMANDS, judge_hostile
 from tests.fuzz.target import CODECS, judge_annotations, judge_manifests, judge_stdin
 from tests.property.test_garbage_manifests import GOOD
 
@@ -194,6 +195,7 @@ def _judge_message(tree: Any) -> None:
 
 
 STRUCTURED: tuple[Structured, ...] = (
+    Structured(name="hostile-node", share=5, strategy=COMMANDS, judge=judge_hostile),
     Structured(
         name="call",
         share=12,

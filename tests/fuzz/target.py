@@ -442,7 +442,7 @@ def _judge_tokens(data: bytes) -> None:
 TARGETS: tuple[Target, ...] = (
     Target(
         name="contracts",
-        share=325,
+        share=320,
         seeds=tuple(map(golden_bytes, EXAMPLES)),
         judge=_judge_contracts,
         words=tuple(name.encode() for name in EXAMPLES),

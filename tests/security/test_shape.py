@@ -78,6 +78,7 @@ CASES = (
         settings=_agent,
     ),
     Case(subject=subjects.release(TAKEN), family="orb.release", tag="release.attachment.1", settings=_agent),
+    Case(subject=subjects.witness(TAKEN), family="orb.witness", tag="witness.report.1", settings=_agent),
     Case(subject=subjects.IPAM_QUERY, family="orb.ipam.query", tag="query.leases.1", settings=_tools),
     Case(subject=subjects.IPAM_EXPLAIN, family="orb.ipam.explain", tag="explain.pod.1", settings=_tools),
     Case(
@@ -143,7 +144,7 @@ def test_what_is_no_message_of_its_subject_is_counted_and_disturbs_nothing(
     while (counted := attacker.refused().get(case.family, 0) - refused) < least:
         assert time.monotonic() < deadline, f"{counted} of {len(wrong)} were counted"
         time.sleep(0.05)
-    assert counted == least or case.family == "orb.facts"
+    assert counted == least or case.family in ("orb.facts", "orb.witness")
     after = stage.json("status")
     assert after["ready"], after["reasons"]
     assert [s["restarts"] for s in after["services"]] == [s["restarts"] for s in before]
@@ -273,6 +274,30 @@ def test_what_a_node_tells_wrongly_keeps_nobody_from_reading(stage: Stage, attac
     assert stage.json("doctor")["ok"]
     stage.detach(one)
     stage.lab.remove(one.netns)
+
+
+def test_no_message_fills_the_logs(stage: Stage, attacker: Attacker) -> None:
+    """What is refused is quoted in part: a line of the log is no copy of a message."""
+    request = Allocate(
+        attempt="a",
+        node="x" * BIG,
+        container_id="c",
+        ifname="eth0",
+        interfaces=(InterfaceRequest(ifname="eth0"),),
+        ttl_ms=1000,
+    )
+    told = msgspec.structs.replace(EXAMPLES["witness.report.1"], node="x" * BIG)
+
+    async def attack() -> None:
+        async with connected(attacker.node("agent")) as (bus,):
+            await send(bus, subjects.allocate(TAKEN), encode(request))
+            await send(bus, subjects.witness(TAKEN), encode(told))
+            await bus.flush()
+            await asyncio.sleep(0.3)
+
+    asyncio.run(attack())
+    for log in (stage.system.state / "log").iterdir():
+        assert all(len(line) < 64 * 1024 for line in log.read_bytes().splitlines()), log
 
 
 def test_answers_are_wanted_where_answers_go(stage: Stage, attacker: Attacker) -> None:
