@@ -240,6 +240,7 @@ HUB_IDENTITIES: dict[str, Permissions] = {
             SNAPSHOT_ALL,
             lead("allocator"),
             ASK_FACTS,
+            ASK_SYNC,
             ASK_WITNESS_ALL,
             f"{ASK_WITNESS_ALL}.*",
             span("allocator"),

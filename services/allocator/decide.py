@@ -333,9 +333,12 @@ def check_annotations(pod: PodFact | None) -> Refusal | None:
     return None
 
 
-def decide_release(state: State, facts: Facts, command: Release, now_ns: int) -> Accepted:
+def decide_release(
+    state: State, facts: Facts, command: Release, now_ns: int, *, facts_are_whole: bool = True
+) -> Accepted:
     """A DEL of one attachment. One that names an older generation, or a container that holds nothing, changes nothing; nor does
-    one without generation, if another attempt than its own was answered since."""
+    one without generation, if another attempt than its own was answered since. Unless `facts_are_whole`, a pod may live that
+    they do not show."""
     events: list[LeaseEvent] = []
     if command.generation == 0:
         until_ns = now_ns + int(limits.ATTEMPT_MEMORY_S * SECOND_NS)
@@ -346,7 +349,7 @@ def decide_release(state: State, facts: Facts, command: Release, now_ns: int) ->
         if not named:
             continue
         rest_until_ns = _rest_until(command, now_ns)
-        if not is_alive(state, facts, holding):
+        if not is_alive(state, facts, holding) and (facts_are_whole or not holding.namespace):
             events.append(_released(holding, named, command.reason, rest_until_ns, now_ns))
             continue
         events += [

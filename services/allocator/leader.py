@@ -24,7 +24,13 @@ from shared import failpoint, limits, subjects
 from shared.bus import Bus, BusError, BusTimeout, Message, NoResponder, Work
 from shared.clock import Clock
 from shared.contracts.codec import MessageError, encode
-from shared.contracts.facts import ASK_FACTS_TIMEOUT_S, FACT_ANSWER, AskFact
+from shared.contracts.facts import (
+    ASK_FACTS_TIMEOUT_S,
+    FACT_ANSWER,
+    SYNC_ANSWER,
+    AskFact,
+    AskSync,
+)
 from shared.contracts.ipam import (
     ALLOCATE,
     RELEASE,
@@ -41,6 +47,8 @@ from shared.telemetry import Telemetry, extract
 from shared.telemetry.metrics import AllocatorMetrics
 
 log = structlog.get_logger()
+
+ASK_AGAIN_S = 1.0
 
 BATCH_BYTES = limits.RECORD_MAX_BYTES // 2
 """A batch takes nothing more in once its events have so many bytes: the last decision may add some, and stays within the limit."""
@@ -107,6 +115,7 @@ class Leader:
         self._changed_pods: dict[tuple[str, str], None] = {}
         self._wake = asyncio.Event()
         self.hearing = Hearing(bus, state, facts, watch, clock, self._wake.set)
+        self._facts_are_whole = False
         self._asking: set[asyncio.Task[None]] = set()
         self._asked: dict[tuple[str, str], list[_Request]] = {}
         """Pods that are being read through, each with the requests that wait for it: they are decided in the order they came in."""
@@ -159,6 +168,9 @@ class Leader:
                 self._changed_pods[holding.namespace, holding.name] = None
         self._wake.set()
         self._work = await self._bus.work("RELEASES", "allocator")
+        asking = asyncio.create_task(self._ask_for_all())
+        self._asking.add(asking)
+        asking.add_done_callback(self._asking.discard)
         taking = asyncio.create_task(self._take_releases(self._work))
         deciding = asyncio.create_task(self._decide_for_ever())
         try:
@@ -188,14 +200,16 @@ class Leader:
             raise LogLost(self.hearing.lost)
         if self._requests or self._releases or self.hearing.is_due:
             return True
-        return bool(self._changed_pods) and self._facts.synced
+        return bool(self._changed_pods) and self._facts.synced and self._facts_are_whole
 
     async def _commit(self) -> None:
         now_ns = max(self.state.at_ns, self._clock.unix_ns())
         self.state.wake(now_ns)
         events: list[LeaseEvent] = []
         size_bytes = 0
-        while self._changed_pods and self._facts.synced and size_bytes < BATCH_BYTES:
+        while (
+            self._changed_pods and self._facts_are_whole and self._facts.synced and size_bytes < BATCH_BYTES
+        ):
             namespace, name = next(iter(self._changed_pods))
             del self._changed_pods[namespace, name]
             collected = decide.decide_collect(self.state, self._facts, namespace, name, now_ns).events
@@ -203,9 +217,13 @@ class Leader:
         settled: list[Message] = []
         while self._releases and size_bytes < BATCH_BYTES:
             message, release = self._releases.popleft()
-            size_bytes += self._apply(
-                decide.decide_release(self.state, self._facts, release, now_ns).events, events
+            released = decide.decide_release(
+                self.state, self._facts, release, now_ns, facts_are_whole=self._facts_are_whole
             )
+            size_bytes += self._apply(released.events, events)
+            if not self._facts_are_whole:
+                for holding in self.state.holdings_of_container(release.container_id):
+                    self._changed_pods[holding.namespace, holding.name] = None
             settled.append(message)
         heard: Testimony | None = None
         if self.hearing.is_due and size_bytes < BATCH_BYTES:
@@ -290,6 +308,22 @@ class Leader:
                 f"node {command.node} has seen record {seen.sequence}, the log ends at {self.state.sequence}: records are lost",
             )
         return None
+
+    async def _ask_for_all(self) -> None:
+        """Once in a term: collection waits until the facts are as their source is now. A stream of facts that lost its end to a
+        power cut still says that it is complete, and what it lacks is not gone."""
+        while True:
+            try:
+                reply = await self._bus.request(subjects.ASK_SYNC, encode(AskSync()), ASK_FACTS_TIMEOUT_S)
+                answer = SYNC_ANSWER.decode(reply.data)
+                break
+            except (BusError, MessageError) as error:
+                log.info("collection waits for the objects", error=str(error))
+                await asyncio.sleep(ASK_AGAIN_S)
+        while self._facts.sequence < answer.facts_sequence:
+            await asyncio.sleep(0.01)
+        self._facts_are_whole = True
+        self._wake.set()
 
     async def _ask(self, namespace: str, name: str) -> None:
         """Reads a pod through to its source and puts the requests for it back. While the source is away nothing is settled."""

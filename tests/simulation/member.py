@@ -20,7 +20,15 @@ from services.allocator.replica import Replica
 from shared import subjects
 from shared.bus import BusError, Message, NoResponder
 from shared.contracts.codec import encode
-from shared.contracts.facts import ASK_FACT, FACT, FactAnswer, FactsSynced, ObjectFact, ObjectGone
+from shared.contracts.facts import (
+    ASK_FACT,
+    FACT,
+    FactAnswer,
+    FactsSynced,
+    ObjectFact,
+    ObjectGone,
+    SyncAnswer,
+)
 from shared.settings import AgentSettings, AllocatorSettings, BusSettings
 from shared.telemetry.telemetry import ActiveSpan
 from tests.simulation.bus import SimulatedBus
@@ -236,8 +244,11 @@ class Controller(Member):
         self._due = asyncio.Event()
         self._told: dict[tuple[str, str, str], int] = {}
         self._in_doubt = True
+        self._is_synced = False
+        self._sequence = 0
         self.bus.connection.on_reconnect(self._doubt)
         await self._until_done(lambda: self.bus.serve(subjects.ASK_FACTS, self._on_ask))
+        await self._until_done(lambda: self.bus.serve(subjects.ASK_SYNC, self._on_sync))
         while True:
             try:
                 await self._tell()
@@ -253,8 +264,8 @@ class Controller(Member):
 
     async def _tell(self) -> None:
         """All that the stream lacks, and then that it is all."""
-        self._due.clear()
         is_synced = not self._in_doubt
+        self._is_synced = False
         if self._in_doubt:
             await self.bus.ensure_stream(subjects.FACTS)
             self._told.clear()
@@ -264,11 +275,13 @@ class Controller(Member):
                     is_synced = fact.incarnation == self.process.name
                 else:
                     self._told[fact.kind, fact.namespace, fact.name] = fact.version
+            self._sequence = (await self.bus.stream_state("FACTS")).last_sequence
             self._in_doubt = False
+        self._due.clear()
         while missing := [f for key, f in self.objects.items() if self._told.get(key, 0) < f.version]:
             for fact in missing:
                 subject = subjects.facts(fact.kind, fact.namespace, fact.name)
-                await self.bus.append(subject, encode(fact))
+                self._sequence = await self.bus.append(subject, encode(fact))
                 self._told[fact.kind, fact.namespace, fact.name] = fact.version
                 if isinstance(fact, ObjectFact) and fact.uid:
                     self.stored_s.setdefault(fact.uid, self.scheduler.now_s)
@@ -276,7 +289,15 @@ class Controller(Member):
             synced = FactsSynced(
                 incarnation=self.process.name, version=self._version, objects=len(self.objects)
             )
-            await self.bus.append(subjects.FACTS_SYNCED, encode(synced))
+            self._sequence = await self.bus.append(subjects.FACTS_SYNCED, encode(synced))
+        self._is_synced = True
+
+    async def _on_sync(self, _message: Message) -> bytes | None:
+        for _ in range(20):
+            if not self._in_doubt and not self._due.is_set() and self._is_synced:
+                return encode(SyncAnswer(facts_sequence=self._sequence, objects=len(self.objects)))
+            await asyncio.sleep(0.05)
+        return None
 
     async def _until_done(self, act: Callable[[], object]) -> None:
         while True:

@@ -264,7 +264,7 @@ def test_a_wrong_password_is_refused_everywhere(island: Island) -> None:
 
 MAY_PUBLISH: dict[str, set[str]] = {
     "allocator": {lease("incarnation", 1), snapshot("incarnation", 1, "manifest"), "orb.lead.allocator"}
-    | {"orb.ask.facts", span("allocator")},
+    | {"orb.ask.facts", "orb.ask.sync", span("allocator")},
     "controller": {facts("Pod", "default", "web"), "orb.facts.synced._._", "orb.ipam.query"},
     "webhook": {"orb.ipam.query", "orb.ipam.explain"},
     "tools": {"orb.ipam.query", "orb.ipam.explain", "orb.ask.sync", ask_agent(OTHER)},
