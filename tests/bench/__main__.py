@@ -23,7 +23,7 @@ from services.standalone.demo_place import Place
 from services.standalone.demo_system import System
 from services.standalone.layout import Layout
 from services.standalone.state import read_system
-from tests.bench import allocate, contest, figure, kernel
+from tests.bench import allocate, contest, figure, kernel, several
 
 Say = Callable[[str], None]
 NODE = "node-1"
@@ -53,12 +53,13 @@ class Size:
     dual_rounds: int
     attaches: int
     parallel: int
+    several: int
     kernel: int
     allocate_s: float
 
 
-FULL = Size(rounds=150, dual_rounds=12, attaches=500, parallel=320, kernel=300, allocate_s=6.0)
-SHORT = Size(rounds=50, dual_rounds=4, attaches=150, parallel=160, kernel=120, allocate_s=3.0)
+FULL = Size(rounds=150, dual_rounds=12, attaches=500, parallel=320, several=60, kernel=300, allocate_s=6.0)
+SHORT = Size(rounds=50, dual_rounds=4, attaches=150, parallel=160, several=25, kernel=120, allocate_s=3.0)
 
 
 def main(arguments: list[str]) -> int:
@@ -145,6 +146,13 @@ def _figures(say: Say, place: Place, size: Size, system: System, shim: Path) -> 
     values["agent_rss_after_1000_mib"] = _rss_mib(agent_pid)
     say(
         f"agent: {values['agent_rss_mib']:.1f} MiB, {values['agent_rss_after_1000_mib']:.1f} MiB after {attaches + more} attaches"
+    )
+
+    by_interfaces = several.measure(place, system, NODE, node, shim, size.several)
+    values["eight_nic_ratio"] = by_interfaces[several.INTERFACES] / by_interfaces[1]
+    say(
+        f"dual-stack, {size.several} ADDs each, interleaved: of one interface {by_interfaces[1]:.1f} ms, "
+        f"of {several.INTERFACES} {by_interfaces[several.INTERFACES]:.1f} ms"
     )
 
     values["kernel_p50_ms"] = kernel.measure(size.kernel)["kernel_p50_ms"]

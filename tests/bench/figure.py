@@ -47,6 +47,7 @@ FIGURES = (
     Figure(key="agent_rss_after_1000_mib", what="agent's memory after 1,000 attaches and detaches"),
     Figure(key="del_ratio", what="DEL p50 against macvlan + host-local, IPv4"),
     Figure(key="del_p50_ms", what="DEL p50, dual-stack, exec to exit"),
+    Figure(key="eight_nic_ratio", what="ADD p50 of 8 interfaces against 1, native", must=2.5, aim=1.5),
 )
 _BY_KEY = {figure.key: figure for figure in FIGURES}
 RSS_GROWTH_MUST_MIB = 10.0

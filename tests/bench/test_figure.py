@@ -31,6 +31,7 @@ _GOOD = {
     "agent_rss_after_1000_mib": 60.0,
     "del_ratio": 99.0,
     "del_p50_ms": 1000.0,
+    "eight_nic_ratio": 2.5,
 }
 
 
@@ -54,6 +55,7 @@ def test_a_must_that_is_just_reached_is_reached() -> None:
         ("allocs_per_s", 2999.0),
         ("agent_rss_mib", 90.1),
         ("agent_rss_after_1000_mib", 60.1),
+        ("eight_nic_ratio", 2.51),
     ],
 )
 def test_each_must_can_be_missed(key: str, value: float) -> None:
