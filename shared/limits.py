@@ -49,7 +49,7 @@ WITNESS_INTERVAL_S = 10.0
 WITNESS_COALESCE_S = 1.0
 """A change of a node's journal is reported with all others of so long."""
 WITNESS_UNSETTLED_MAX = 256
-"""Attachments under way that a report names; with more, nothing is compared."""
+"""Containers with something under way that a report names; with more, nothing is compared."""
 WITNESS_CLAIMS_MAX = 20_000
 """Claims of one node that are listened to at all."""
 WITNESS_UNKNOWN_MAX = 256

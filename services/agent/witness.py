@@ -43,25 +43,23 @@ QUESTIONS_REMEMBERED = 16
 def report_of(
     node: str, seen: Mark, entries: Iterable[Entry], is_busy: Callable[[AttachmentId], bool]
 ) -> WitnessReport:
-    """What is compared: completed attachments; of the rest only that something is under way. Pure."""
-    settled: list[Entry] = []
-    unsettled: list[tuple[str, str]] = []
-    for entry in entries:
-        if entry.state == "completed" and not is_busy(entry.attachment):
-            settled.append(entry)
-        else:
-            unsettled += [(entry.container_id, one.ifname) for one in entry.leased]
+    """What is compared: completed attachments; of containers with others only that something is under way. Pure."""
+    known = tuple(entries)
+    moving = {e.container_id for e in known if e.state != "completed" or is_busy(e.attachment)}
+    settled = [
+        (entry.container_id, held.ifname, held.generation, tuple(sorted(held.addresses)))
+        for entry in known
+        if entry.container_id not in moving
+        for held in entry.leased
+        if held.addresses
+    ]
     return WitnessReport(
         node=node,
         seen=seen,
-        digest=digest_of(
-            (entry.container_id, one.ifname, one.generation, tuple(sorted(one.addresses)))
-            for entry in settled
-            for one in entry.leased
-        ),
+        digest=digest_of(settled),
         attachments=len(settled),
-        unsettled=tuple(unsettled[: limits.WITNESS_UNSETTLED_MAX]),
-        crowded=len(unsettled) > limits.WITNESS_UNSETTLED_MAX,
+        unsettled=tuple(sorted(moving))[: limits.WITNESS_UNSETTLED_MAX],
+        crowded=len(moving) > limits.WITNESS_UNSETTLED_MAX,
     )
 
 
@@ -69,21 +67,21 @@ def claims_of(entries: Iterable[Entry], scan: Scan) -> Iterator[Claim]:
     """Everything with an address in the journal, then what only the kernel shows. Pure."""
     told: set[str] = set()
     for entry in entries:
-        for one in entry.leased:
-            if not one.addresses:
+        for held in entry.leased:
+            if not held.addresses:
                 continue
-            told.update(one.addresses)
+            told.update(held.addresses)
             yield Claim(
                 container_id=entry.container_id,
-                ifname=one.ifname,
-                addresses=one.addresses,
-                generation=one.generation,
+                ifname=held.ifname,
+                addresses=held.addresses,
+                generation=held.generation,
                 state=entry.state,
                 attempt=entry.attempt,
                 pod_namespace=entry.pod_namespace,
                 pod_name=entry.pod_name,
                 pod_uid=entry.pod_uid,
-                live=set(one.addresses) <= scan.addresses.keys(),
+                live=set(held.addresses) <= scan.addresses.keys(),
             )
     for address in sorted(scan.addresses.keys() - told):
         yield Claim(

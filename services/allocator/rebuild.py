@@ -38,11 +38,11 @@ QUARANTINE_ITEMS_PER_EVENT = 64
 
 
 class NodeClaims(msgspec.Struct, frozen=True, kw_only=True):
-    """What one node told. `scanned`: what it does not claim is not there; `unsettled`: something is under way with these."""
+    """What one node told. `scanned`: what it does not claim is not there; `unsettled`: something is under way with these containers."""
 
     node: str
     claims: tuple[Claim, ...]
-    unsettled: frozenset[tuple[str, str]] = frozenset()
+    unsettled: frozenset[str] = frozenset()
     scanned: bool = False
 
 
@@ -185,9 +185,10 @@ class _Merge:
             if not one.scanned:
                 continue
             for holding in self._state.holdings_of_node(node):
+                if holding.container_id in one.unsettled:
+                    continue
                 for ifname, held in holding.interfaces.items():
-                    attachment = (holding.container_id, ifname)
-                    is_told = (node, *attachment) in self._attachments or attachment in one.unsettled
+                    is_told = (node, holding.container_id, ifname) in self._attachments
                     if not (held.is_over or is_told or (holding.owner, ifname) in self._released):
                         self._settle_lease(node, holding, ifname, held)
                 self._settle_rest(holding)

@@ -35,7 +35,7 @@ class _Parts(msgspec.Struct):
     claims: dict[int, tuple[Claim, ...]]
 
 
-def digest_of_node(state: State, node: str, unsettled: frozenset[tuple[str, str]]) -> bytes:
+def digest_of_node(state: State, node: str, unsettled: frozenset[str]) -> bytes:
     """What the node's own digest is if it has what the state says."""
     return digest_of(
         (
@@ -46,7 +46,7 @@ def digest_of_node(state: State, node: str, unsettled: frozenset[tuple[str, str]
         )
         for holding in state.holdings_of_node(node)
         for ifname, held in holding.interfaces.items()
-        if not held.is_over and (holding.container_id, ifname) not in unsettled
+        if not held.is_over and holding.container_id not in unsettled
     )
 
 
@@ -169,6 +169,8 @@ class Watch:
         theirs = digest_of(
             (claim.container_id, claim.ifname, claim.generation, tuple(sorted(claim.addresses)))
             for claim in claims.claims
-            if claim.state == "completed" and (claim.container_id, claim.ifname) not in claims.unsettled
+            if claim.container_id
+            and claim.state == "completed"
+            and claim.container_id not in claims.unsettled
         )
         return theirs, digest_of_node(state, claims.node, claims.unsettled)

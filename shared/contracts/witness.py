@@ -33,14 +33,14 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class WitnessReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="witness.report.1"):
-    """Sent every 10 s and after changes. `digest` stands for the completed attachments but those of `unsettled`
-    (container ID, interface), of which something is under way; `crowded`: there are more of these than are named."""
+    """Sent every 10 s and after changes. `digest` stands for the completed attachments but those of `unsettled` containers (IDs),
+    with which something is under way; `crowded`: there are more of these than are named."""
 
     node: str
     seen: Mark
     digest: bytes
     attachments: int
-    unsettled: tuple[tuple[str, str], ...] = ()
+    unsettled: tuple[str, ...] = ()
     crowded: bool = False
 
 
@@ -54,7 +54,7 @@ class WitnessDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     part: int
     parts: int
     claims: tuple[Claim, ...]
-    unsettled: tuple[tuple[str, str], ...] = ()
+    unsettled: tuple[str, ...] = ()
     scanned: bool = False
 
 

@@ -194,7 +194,7 @@ EXAMPLES: dict[str, msgspec.Struct] = {
         seen=_MARK,
         digest=bytes(range(16)),
         attachments=2,
-        unsettled=(("c2", "eth0"),),
+        unsettled=("c2",),
         crowded=True,
     ),
     "witness.detail.1": witness.WitnessDetail(
@@ -215,7 +215,7 @@ EXAMPLES: dict[str, msgspec.Struct] = {
                 **_POD,
             ),
         ),
-        unsettled=(("c2", "eth0"),),
+        unsettled=("c2",),
         scanned=True,
     ),
     "ask.witness.report.1": witness.AskReport(),

@@ -53,9 +53,7 @@ def container(name: str, address: str, generation: int = 5, **changes: object) -
     return Claim(**{**fields, **changes})  # type: ignore[arg-type]
 
 
-def told(
-    node: str, *claims: Claim, scanned: bool = True, unsettled: tuple[tuple[str, str], ...] = ()
-) -> NodeClaims:
+def told(node: str, *claims: Claim, scanned: bool = True, unsettled: tuple[str, ...] = ()) -> NodeClaims:
     return NodeClaims(node=node, claims=claims, scanned=scanned, unsettled=frozenset(unsettled))
 
 
@@ -203,7 +201,7 @@ def test_a_container_that_its_node_does_not_know_is_released() -> None:
 def test_what_is_under_way_is_left_alone() -> None:
     w = world()
     w.add("", container="c1")
-    assert settle(w, told("n1", unsettled=(("c1", "eth0"),))) == Merged()
+    assert settle(w, told("n1", unsettled=("c1",))) == Merged()
 
 
 def test_a_living_pod_keeps_its_lease_though_its_node_has_nothing() -> None:
