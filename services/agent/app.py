@@ -7,7 +7,6 @@ and metrics of each call. Must not know the order of an attach (attachments) or 
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 
 import msgspec
@@ -34,13 +33,12 @@ from shared.contracts.attach import AttachEvent
 from shared.contracts.codec import MessageError, encode
 from shared.contracts.query import (
     QUERY_ATTACHMENTS,
-    QUERY_SERVICE,
     AttachmentsPage,
     AttachmentView,
-    ServiceView,
 )
 from shared.errors import OrbweaverError
 from shared.ids import AttachmentId
+from shared.service import serve_status
 from shared.settings import AgentSettings
 from shared.telemetry import Telemetry
 from shared.telemetry.metrics import AgentMetrics
@@ -126,10 +124,16 @@ class App:
     async def run(self) -> None:
         """Serves for ever, or until the bus gives up. Raises BusError where a subject is denied."""
         await self._attachments.repair()
-        node = subjects.token(self._node)
         served = [
             await self._bus.serve(subjects.ask_agent(self._node), self._on_attachments),
-            await self._bus.serve(f"{subjects.ask_service('agent')}.{node}", self._on_service),
+            await serve_status(
+                self._bus,
+                "agent",
+                self._node,
+                not_ready=self.not_ready,
+                facts=self._facts,
+                refused=self._metrics.refused,
+            ),
             await self._bus.serve(subjects.cni(self._node), self._on_call),
         ]
         self._serving = True
@@ -302,25 +306,10 @@ class App:
         rows = await asyncio.gather(*map(shown, entries))
         return encode(AttachmentsPage(attachments=tuple(row for of_entry in rows for row in of_entry)))
 
-    async def _on_service(self, message: Message) -> bytes | None:
-        try:
-            QUERY_SERVICE.decode(message.data)
-        except MessageError:
-            self._metrics.refused("orb.ask.service")
-            return None
-        reason = self.not_ready()
-        return encode(
-            ServiceView(
-                service="agent",
-                instance=self._node,
-                pid=os.getpid(),
-                ready=not reason,
-                reason=reason,
-                facts={
-                    "attachments": str(len(self._journal.entries)),
-                    "unpublished_releases": str(self._releases.waiting()),
-                    "node": self._node,
-                    "netns": self._settings.netns or "own",
-                },
-            )
-        )
+    def _facts(self) -> dict[str, str]:
+        return {
+            "attachments": str(len(self._journal.entries)),
+            "unpublished_releases": str(self._releases.waiting()),
+            "node": self._node,
+            "netns": self._settings.netns or "own",
+        }

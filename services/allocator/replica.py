@@ -7,7 +7,6 @@ Must not know how a decision is made.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
@@ -24,7 +23,7 @@ from services.allocator.pool_index import PoolSpace
 from services.allocator.recovery import Recovery
 from services.allocator.servers import UnsafeServers
 from services.allocator.state import State
-from services.allocator.view import explain, leases_page
+from services.allocator.view import disagreements, explain, leases_page
 from services.allocator.watch import Watch, refuted_by
 from shared import failpoint, limits, subjects
 from shared.bus import Bus, BusError, Follow, Message, StreamMessage, StreamMissing
@@ -35,12 +34,11 @@ from shared.contracts.lease import RECORD, SnapshotManifest, TermStarted, digest
 from shared.contracts.query import (
     EXPLAIN,
     IPAM_QUERY,
-    QUERY_SERVICE,
     AllocatorView,
     QueryLeases,
-    ServiceView,
 )
 from shared.contracts.witness import WITNESS, AskReport, WitnessReport
+from shared.service import serve_status
 from shared.settings import AllocatorSettings
 from shared.telemetry import Telemetry
 from shared.telemetry.metrics import AllocatorMetrics
@@ -88,6 +86,7 @@ class Replica:
         self._recovery: Recovery | None = None
         self._reconnected = asyncio.Event()
         self.reason = "starting"
+        self._without_facts = ""
         self._metrics = AllocatorMetrics(
             telemetry.meter,
             leases_by_pool=self._leases_by_pool,
@@ -98,8 +97,13 @@ class Replica:
     async def run(self) -> None:
         """Follows the facts, then takes part in term after term."""
         await self._ensure_streams()
-        await self._bus.serve(
-            f"{subjects.ask_service('allocator')}.{subjects.token(self._settings.replica)}", self._on_service
+        await serve_status(
+            self._bus,
+            "allocator",
+            self._settings.replica,
+            not_ready=self.not_ready,
+            facts=self._status,
+            refused=self._metrics.refused,
         )
         await self._bus.listen(subjects.WITNESS_ALL, self._on_witness)
         self._bus.connection.on_reconnect(self._reconnected.set)
@@ -151,10 +155,13 @@ class Replica:
     async def _follow_facts(self) -> Follow:
         while True:
             try:
-                return await self._bus.follow("FACTS", self._on_fact, last_per_subject=True)
+                facts = await self._bus.follow("FACTS", self._on_fact, last_per_subject=True)
             except StreamMissing:
-                self.reason = "no facts yet: the controller has not started"
+                self._without_facts = "no facts yet: the controller has not started"
                 await asyncio.sleep(0.1)
+            else:
+                self._without_facts = ""
+                return facts
 
     async def _on_fact(self, message: StreamMessage) -> None:
         try:
@@ -466,6 +473,10 @@ class Replica:
                     facts_sequence=self._facts.sequence,
                     facts_synced=self._facts.synced,
                     violations=violations,
+                    silent=tuple(sorted(state.silent)),
+                    unsafe=bool(state.unsafe()),
+                    quarantined=len(state.quarantine),
+                    disagreements=disagreements(state, self._watch.told()),
                 )
             )
 
@@ -490,30 +501,19 @@ class Replica:
         async with leader.settled:
             return encode(explain(leader.state, self._facts, query))
 
-    async def _on_service(self, message: Message) -> bytes | None:
-        try:
-            QUERY_SERVICE.decode(message.data)
-        except MessageError:
-            self._metrics.refused("orb.ask.service")
-            return None
+    def not_ready(self) -> str:
+        return self.reason or self._without_facts
+
+    def _status(self) -> dict[str, str]:
         state = self._state
-        return encode(
-            ServiceView(
-                service="allocator",
-                instance=self._settings.replica,
-                pid=os.getpid(),
-                ready=not self.reason,
-                reason=self.reason,
-                facts={
-                    "role": "leader" if self._leader is not None else "standby",
-                    "term": str(state.term),
-                    "sequence": str(state.sequence),
-                    "leases": str(state.lease_count()),
-                    "facts_sequence": str(self._facts.sequence),
-                    "facts_synced": "true" if self._facts.synced else "false",
-                },
-            )
-        )
+        return {
+            "role": "leader" if self._leader is not None else "standby",
+            "term": str(state.term),
+            "sequence": str(state.sequence),
+            "leases": str(state.lease_count()),
+            "facts_sequence": str(self._facts.sequence),
+            "facts_synced": "true" if self._facts.synced else "false",
+        }
 
     def _leases_by_pool(self) -> dict[str, int]:
         return {**dict.fromkeys(self._facts.pools, 0), **self._state.leases_by_pool}

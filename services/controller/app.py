@@ -10,7 +10,6 @@ back shorter than we left it (facts are not fsynced: they can always be told aga
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 import uuid
 from collections import deque
@@ -32,9 +31,9 @@ from shared.contracts.facts import (
     ObjectGone,
     SyncAnswer,
 )
-from shared.contracts.query import QUERY_SERVICE, ServiceView
 from shared.limits import TOMBSTONE_KEPT_S
 from shared.manifests.document import ObjectKey
+from shared.service import serve_status
 from shared.settings import ControllerSettings
 from shared.telemetry import Telemetry, extract
 from shared.telemetry.metrics import ControllerMetrics
@@ -87,9 +86,13 @@ class App:
             served = [
                 await self._bus.serve(subjects.ASK_FACTS, self._on_ask_fact),
                 await self._bus.serve(subjects.ASK_SYNC, self._on_ask_sync),
-                await self._bus.serve(
-                    f"{subjects.ask_service('controller')}.{subjects.token(self._settings.replica)}",
-                    self._on_query,
+                await serve_status(
+                    self._bus,
+                    "controller",
+                    self._settings.replica,
+                    not_ready=self.not_ready,
+                    facts=self._facts,
+                    refused=self._metrics.refused,
                 ),
             ]
             self._bus.connection.on_reconnect(self._doubt_stream)
@@ -261,29 +264,15 @@ class App:
             )
         )
 
-    async def _on_query(self, message: Message) -> bytes | None:
-        try:
-            QUERY_SERVICE.decode(message.data)
-        except MessageError:
-            self._metrics.refused("orb.ask.service")
-            return None
-        reason = self.not_ready()
-        view = ServiceView(
-            service="controller",
-            instance=self._settings.replica,
-            pid=os.getpid(),
-            ready=not reason,
-            reason=reason,
-            facts={
-                "objects": str(len(self._source.in_force)),
-                "problems": str(len(self._source.problems)),
-                "files": str(self._source.files),
-                "synced": "true" if self.synced else "false",
-                "facts_sequence": str(self.sequence),
-                "installation_namespace": self._installation_namespace(),
-            },
-        )
-        return encode(view)
+    def _facts(self) -> dict[str, str]:
+        return {
+            "objects": str(len(self._source.in_force)),
+            "problems": str(len(self._source.problems)),
+            "files": str(self._source.files),
+            "synced": "true" if self.synced else "false",
+            "facts_sequence": str(self.sequence),
+            "installation_namespace": self._installation_namespace(),
+        }
 
     def _installation_namespace(self) -> str:
         """Where the ConfigMap `spiderpool-conf` is (the first, should there be several), else as configured."""

@@ -6,7 +6,6 @@ Owns when the inventory is published. Must not know how devices are found; claim
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
 
@@ -15,10 +14,10 @@ import structlog
 
 from services.rdma.devices import Devices
 from shared import subjects
-from shared.bus import Bus, BusDenied, BusError, Message
-from shared.contracts.codec import MessageError, encode
+from shared.bus import Bus, BusDenied, BusError
+from shared.contracts.codec import encode
 from shared.contracts.inventory import RdmaInventory
-from shared.contracts.query import QUERY_SERVICE, ServiceView
+from shared.service import serve_status
 from shared.settings import RdmaSettings
 from shared.telemetry import Telemetry
 from shared.telemetry.metrics import RdmaMetrics
@@ -51,8 +50,13 @@ class App:
 
     async def run(self) -> None:
         """Serves for ever, or until the bus gives up. Raises BusDenied for what no retry mends."""
-        serving = await self._bus.serve(
-            f"{subjects.ask_service('rdma')}.{subjects.token(self._settings.node)}", self._on_query
+        serving = await serve_status(
+            self._bus,
+            "rdma",
+            self._settings.node,
+            not_ready=self.not_ready,
+            facts=self._facts,
+            refused=self._metrics.refused,
         )
         self._bus.connection.on_reconnect(self._reconnected.set)
         closed = asyncio.ensure_future(self._bus.closed.wait())
@@ -93,22 +97,8 @@ class App:
         log.info("inventory published", devices=len(found.devices), netns_mode=found.netns_mode)
         return self._settings.interval_s
 
-    async def _on_query(self, message: Message) -> bytes | None:
-        try:
-            QUERY_SERVICE.decode(message.data)
-        except MessageError:
-            self._metrics.refused("orb.ask.service")
-            return None
-        reason = self.not_ready()
-        view = ServiceView(
-            service="rdma",
-            instance=self._settings.node,
-            pid=os.getpid(),
-            ready=not reason,
-            reason=reason,
-            facts={
-                "devices": str(len(self._inventory.devices)),
-                "netns_mode": self._inventory.netns_mode or "none",
-            },
-        )
-        return encode(view)
+    def _facts(self) -> dict[str, str]:
+        return {
+            "devices": str(len(self._inventory.devices)),
+            "netns_mode": self._inventory.netns_mode or "none",
+        }

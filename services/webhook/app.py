@@ -6,7 +6,6 @@ Owns the composition and its life. Must not know the rules. Every replica serves
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,10 @@ from services.webhook.lease import AllocatorLeases
 from services.webhook.memory import FactMemory
 from shared import subjects
 from shared.admission.view import Objects
-from shared.bus import Bus, BusError, Follow, Message, Serving, StreamMessage
-from shared.contracts.codec import MessageError, encode
+from shared.bus import Bus, BusError, Follow, StreamMessage
+from shared.contracts.codec import MessageError
 from shared.contracts.facts import FACT
-from shared.contracts.query import QUERY_SERVICE, ServiceView
+from shared.service import end, serve_status
 from shared.settings import WebhookSettings
 from shared.telemetry import Telemetry
 from shared.telemetry.metrics import WebhookMetrics
@@ -86,7 +85,14 @@ class App:
         sock = listen(self._settings.https_address)
         app = AdmissionApp(self._view, AllocatorLeases(self._bus), self._telemetry, self._metrics)
         server = HttpsServer(app.asgi, live.context)
-        status = await self._serve_status()
+        status = await serve_status(
+            self._bus,
+            "webhook",
+            self._settings.replica,
+            not_ready=self.not_ready,
+            facts=self._facts,
+            refused=self._metrics.refused,
+        )
         ends: list[asyncio.Future[Any]] = [
             asyncio.ensure_future(self._bus.closed.wait()),
             asyncio.ensure_future(server.serve(sockets=[sock])),
@@ -102,7 +108,7 @@ class App:
         finally:
             server.should_exit = True
             await asyncio.wait(ends[1:], timeout=SHUTDOWN_S + 1)
-            await _end([*ends, *works])
+            await end([*ends, *works])
             if self._view.follow is not None:
                 await self._view.follow.stop()
             await status.stop()
@@ -134,36 +140,10 @@ class App:
             except _CANNOT as error:
                 log.warning("certificates not reloaded, the former stay in use", error=str(error))
 
-    async def _serve_status(self) -> Serving:
-        subject = f"{subjects.ask_service('webhook')}.{subjects.token(self._settings.replica)}"
-        return await self._bus.serve(subject, self._on_query)
-
-    async def _on_query(self, message: Message) -> bytes | None:
-        try:
-            QUERY_SERVICE.decode(message.data)
-        except MessageError:
-            self._metrics.refused("orb.ask.service")
-            return None
-        reason = self.not_ready()
-        view = ServiceView(
-            service="webhook",
-            instance=self._settings.replica,
-            pid=os.getpid(),
-            ready=not reason,
-            reason=reason,
-            facts={
-                "https": self.address,
-                "ca": str(Path(self._settings.certificates) / "ca.crt"),
-                "objects": str(len(self._view.objects)),
-                "facts_sequence": str(self._view.memory.sequence),
-            },
-        )
-        return encode(view)
-
-
-async def _end(tasks: list[asyncio.Future[Any]]) -> None:
-    """Cancels until it is heard: before Python 3.12, wait_for loses a cancellation that meets its result (cpython #86296)."""
-    while pending := [task for task in tasks if not task.done()]:
-        for task in pending:
-            task.cancel()
-        await asyncio.wait(pending, timeout=0.2)
+    def _facts(self) -> dict[str, str]:
+        return {
+            "https": self.address,
+            "ca": str(Path(self._settings.certificates) / "ca.crt"),
+            "objects": str(len(self._view.objects)),
+            "facts_sequence": str(self._view.memory.sequence),
+        }

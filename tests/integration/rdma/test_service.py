@@ -162,7 +162,7 @@ def test_a_wrong_credential_ends_it(fresh_nats_server: NatsServer, tmp_path: Pat
     process = Service("services.rdma", RdmaSettings(node="n1", bus=bus), tmp_path)
     process.start()
     try:
-        assert process.wait() == 1
+        assert process.wait() == 2
         process.logged("refuses user")
     finally:
         process.kill()

@@ -1,0 +1,162 @@
+"""A service as a process: settings, signals, telemetry, bus, exit codes, and how it tells its status.
+
+Owns what all services do alike. Must not import a service, nor know what one does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+import structlog
+import uvloop
+
+from shared import failpoint, subjects
+from shared.bus import Bus, BusDenied, BusError, Message, Serving, StreamMismatch
+from shared.contracts.codec import MessageError, encode
+from shared.contracts.query import QUERY_SERVICE, ServiceView
+from shared.settings import BusSettings, TelemetrySettings, read_settings
+from shared.telemetry import Telemetry
+
+log = structlog.get_logger()
+
+STOPPED, START_AGAIN, WRONG_SETTINGS = 0, 1, 2
+"""Exit codes: asked to stop; a new start may help; somebody must change something first."""
+_HEARD_S = 0.2
+
+
+class ServiceSettings(Protocol):
+    """What every service's settings have."""
+
+    @property
+    def bus(self) -> BusSettings: ...
+
+    @property
+    def telemetry(self) -> TelemetrySettings: ...
+
+
+class App(Protocol):
+    """A service that runs until it is cancelled. `not_ready` is empty when it is ready, else the reason."""
+
+    async def run(self) -> None: ...
+
+    def not_ready(self) -> str: ...
+
+
+S = TypeVar("S", bound=ServiceSettings)
+Opening = Callable[[S, Bus, Telemetry], contextlib.AbstractAsyncContextManager[App]]
+
+
+def main(
+    service: str, settings_type: type[S], instance_of: Callable[[S], tuple[str, str]], opening: Opening[S]
+) -> int:
+    """`python -m services.<service> --config FILE`. `instance_of` gives instance and node (empty for services of the hub).
+
+    Answers the exit code; what is wrong with the settings goes to stderr as one sentence.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m services.{service}", description=f"One instance of the {service} service."
+    )
+    parser.add_argument("--config", type=Path, required=True, help="settings, a JSON or YAML file")
+    arguments = parser.parse_args()
+    try:
+        failpoint.arm()
+        settings: Any = read_settings(arguments.config, _struct(settings_type))
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return WRONG_SETTINGS
+    return uvloop.run(_serve(service, settings, *instance_of(settings), opening))
+
+
+def _struct(settings_type: type[S]) -> type[msgspec.Struct]:
+    assert issubclass(settings_type, msgspec.Struct)
+    return settings_type
+
+
+async def _serve(service: str, settings: S, instance: str, node: str, opening: Opening[S]) -> int:
+    telemetry = Telemetry.start(service, instance, node, settings.telemetry)
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(telemetry.close)
+            bus = await Bus.connect(settings.bus, f"{service} {instance}")
+            stack.push_async_callback(bus.close)
+            # before the bus goes: the last spans are published on it (closing twice is harmless)
+            stack.push_async_callback(telemetry.close)
+            telemetry.publish_spans(lambda payload: bus.publish(telemetry.span_subject, payload))
+            app = await stack.enter_async_context(opening(settings, bus, telemetry))
+            log.info("started", http=await telemetry.serve_http(app.not_ready))
+            await _run(app, bus)
+    except asyncio.CancelledError:
+        log.info("stopping")
+        return STOPPED
+    except (BusDenied, StreamMismatch) as error:
+        log.error("cannot serve with these settings", error=str(error))
+        return WRONG_SETTINGS
+    except (BusError, OSError, ValueError) as error:
+        log.error("cannot serve", error=str(error))
+        return START_AGAIN
+    log.error("the service ended by itself, or the bus gave up the connection")
+    return START_AGAIN
+
+
+async def _run(app: App, bus: Bus) -> None:
+    """Until the service ends or the bus gives up."""
+    tasks: list[asyncio.Task[Any]] = [asyncio.create_task(app.run()), asyncio.create_task(bus.closed.wait())]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if tasks[0].done():
+            tasks[0].result()
+    finally:
+        await end(tasks)
+
+
+async def end(tasks: Sequence[asyncio.Future[Any]]) -> None:
+    """Cancels until it is heard: before Python 3.12, wait_for loses a cancellation that meets its result (cpython #86296)."""
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=_HEARD_S)
+
+
+async def serve_status(
+    bus: Bus,
+    service: str,
+    instance: str,
+    *,
+    not_ready: Callable[[], str],
+    facts: Callable[[], dict[str, str]],
+    refused: Callable[[str], None],
+) -> Serving:
+    """Answers `orb.ask.service.<service>.<instance>`; a question of another form is counted by `refused` and not answered."""
+
+    async def answer(message: Message) -> bytes | None:
+        try:
+            QUERY_SERVICE.decode(message.data)
+        except MessageError:
+            refused("orb.ask.service")
+            return None
+        reason = not_ready()
+        return encode(
+            ServiceView(
+                service=service,
+                instance=instance,
+                pid=os.getpid(),
+                ready=not reason,
+                reason=reason,
+                facts=facts(),
+            )
+        )
+
+    return await bus.serve(f"{subjects.ask_service(service)}.{subjects.token(instance)}", answer)
