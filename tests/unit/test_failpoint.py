@@ -14,7 +14,7 @@ import pytest
 from shared.failpoint import POINTS, VARIABLE, Armed, arm, hit, parse
 
 ROOT = Path(__file__).parents[2]
-HIT = re.compile(r'"((?:agent|allocator|controller)\.[a-z.]+)"')
+HIT = re.compile(r'"((?:agent|allocator|controller)\.[a-z0-9.]+)"')
 
 
 def run(text: str, code: str) -> subprocess.CompletedProcess[str]:
