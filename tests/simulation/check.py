@@ -12,8 +12,9 @@ from collections.abc import Callable
 import msgspec
 
 from services.allocator.audit import audit
-from services.allocator.state import State
-from shared.contracts.codec import MessageError
+from services.allocator.state import Snapshot, State
+from shared import subjects
+from shared.contracts.codec import Codec, MessageError
 from shared.contracts.ipam import ALLOCATE_REPLY, Allocated
 from shared.contracts.lease import (
     RECORD,
@@ -22,16 +23,21 @@ from shared.contracts.lease import (
     LeasesAllocated,
     LeasesRebound,
     LeasesReleased,
+    LogRebuilt,
+    Record,
     digest,
 )
 from shared.net.ranges import format_address, parse_address
-from tests.simulation.hub import Stored, Stream
+from tests.simulation.hub import Hub, Stored, Stream, fits
 from tests.simulation.kernel import Namespace, Wire
 
 FACT_KNOWN_S = 15.0
 """So long after its fact was stored every allocator must know that a pod lives."""
 GONE_KNOWN_S = 1.0
 """So long after its fact was stored no allocator may say that a pod is gone."""
+
+
+_SNAPSHOT: Codec[Snapshot] = Codec(Snapshot)
 
 
 class Attachment(msgspec.Struct, frozen=True):
@@ -44,8 +50,12 @@ class Attachment(msgspec.Struct, frozen=True):
 class Checker:
     """`violations` are sentences; the first is the one to look at."""
 
-    def __init__(self, wire: Wire, lives_since: Callable[[str], float | None]) -> None:
+    def __init__(self, wire: Wire, hub: Hub, lives_since: Callable[[str], float | None]) -> None:
         self._wire = wire
+        self._hub = hub
+        self._records: list[bytes] = []
+        self._base: tuple[int, bytes] = (0, b"")
+        self._in_doubt = False
         self._lives_since = lives_since
         self._granted: set[tuple[str, str, str, int]] = set()
         self._acknowledged: dict[str, dict[Attachment, None]] = {}
@@ -63,11 +73,17 @@ class Checker:
         if stream.spec.name != "LEASES":
             return
         record = RECORD.decode(stored.data)
+        if record.incarnation != self.state.incarnation and isinstance(record.events[0], LogRebuilt):
+            self._rebuilt(record, stored)
+            return
         state = self.state
         if record.previous != state.digest:
             self.wrong(f"record {stored.sequence} does not follow record {state.sequence}")
         if record.term < state.term:
             self.wrong(f"record {stored.sequence} of term {record.term} came after term {state.term} began")
+        if self._in_doubt and any(isinstance(event, LeasesAllocated) for event in record.events):
+            self._in_doubt = False
+            self._whole(f"record {stored.sequence} gives addresses after a loss, and")
         for event in record.events:
             match event:
                 case LeasesAllocated():
@@ -82,9 +98,51 @@ class Checker:
             if isinstance(event, LeasesAllocated | LeasesRebound | AttachConfirmed):
                 self._grant(event.owner)
         state.advance(record, stored.sequence, digest(stored.data))
+        self._records.append(stored.data)
         self.records += 1
         if self.records % 64 == 0:
             self.violations += audit(state)
+
+    # the loss of it
+
+    def lost(self, sequence: int) -> None:
+        """The log ends there now: what it says is what it said then."""
+        base, content = self._base
+        self.state = State()
+        if sequence >= base:
+            if content:
+                self.state = State.from_snapshot(_SNAPSHOT.decode(content))
+            for place, data in enumerate(self._records[: sequence - base], base + 1):
+                self.state.fold(RECORD.decode(data), place, digest(data))
+        del self._records[max(0, sequence - base) :]
+        if sequence < base:
+            self._base = (0, b"")
+        self._in_doubt = True
+
+    def _rebuilt(self, record: Record, stored: Stored) -> None:
+        """A new log begins on the snapshot that was stored before its first record."""
+        chunks: dict[str, bytes] = {}
+        prefix = subjects.snapshot(record.incarnation, stored.sequence, "*")
+        for message in self._hub.streams["SNAPSHOTS"].messages.values():
+            if fits(prefix, message.subject):
+                chunks[message.subject.rpartition(".")[2]] = message.data
+        content = b"".join(chunks[str(place)] for place in range(len(chunks) - 1))
+        self.state = State.from_snapshot(_SNAPSHOT.decode(content))
+        if self.state.digest != digest(stored.data):
+            self.wrong(f"record {stored.sequence} does not begin the log that its snapshot stands for")
+        self._base, self._records = (stored.sequence, content), []
+        self._in_doubt = True
+        for owner in self.state.holdings:
+            self._grant(owner)
+
+    def _whole(self, when: str) -> None:
+        """All that is up on a node is known: under its owner, or kept from everybody."""
+        for address, paths in self._wire.addresses.items():
+            key = parse_address(address)
+            for path in paths:
+                owner = self._wire.namespaces[path].owner
+                if self.state.holder(*key) != owner and key not in self.state.quarantine:
+                    self.wrong(f"{when} {address} is up in {path} of {owner} and not known to be")
 
     def _allocated(self, event: LeasesAllocated) -> None:
         families: dict[str, set[int]] = {}
@@ -161,7 +219,7 @@ class Checker:
         if others:
             self.wrong(f"{address} comes up in {namespace.path} and is up in {others[0]}")
         holder = self.state.holder(*parse_address(address))
-        if holder != namespace.owner:
+        if holder != namespace.owner and not self._in_doubt:
             self.wrong(
                 f"{address} comes up in {namespace.path} of {namespace.owner}, the log's holder is {holder}"
             )

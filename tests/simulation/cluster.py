@@ -37,6 +37,8 @@ REST_S = 240.0
 STEPS_MAX = 3_000_000
 UNTIL_S = 3_000.0
 LAST_LINES = 60
+LOSING = 0.25
+"""The share of seeds in which acknowledged records may be lost."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,8 +75,11 @@ class Cluster:
         self.shims: dict[str, asyncio.Future[Message]] = {}
         self.dead: dict[str, None] = {}
         self.pool_size = 12 + int(self.random.random() * 16)
-        self.checker = Checker(self.wire, self._lives_since)
+        self.loses = self.random.random() < LOSING
+        """Whether the hub may lose what it acknowledged."""
+        self.checker = Checker(self.wire, self.hub, self._lives_since)
         self.hub.on_stored = self._on_stored
+        self.hub.on_lost = self.checker.lost
         self.hub.on_reply = self._on_reply
         self.agents = {
             name: Agent(self.hub, name, self.tell, self.wire, self.random, self._crash) for name in NODES
@@ -210,6 +215,8 @@ class Cluster:
         releases = self.hub.streams.get(subjects.RELEASES.name)
         if releases is not None and releases.messages:
             yield f"{len(releases.messages)} releases are not consumed"
+        if state.quarantine:
+            yield f"{len(state.quarantine)} addresses are in quarantine"
         if state.resting:
             yield f"{len(state.resting)} addresses rest"
         for leader in leaders:

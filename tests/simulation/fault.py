@@ -6,6 +6,7 @@ Owns the choice of faults. Must not know what must hold under them.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from tests.simulation.hub import Weather
@@ -30,7 +31,7 @@ class Faults:
     async def run(self) -> None:
         random = self._random
         await asyncio.sleep(0.5)
-        kinds = (
+        kinds: tuple[tuple[Callable[[], None], int], ...] = (
             (self._kill_allocator, 3),
             (self._stop_allocator, 2),
             (self._cut_allocator, 2),
@@ -45,6 +46,8 @@ class Faults:
             (self._fragile, 2),
             (self._refusing_kernel, 1),
         )
+        if self._cluster.loses:
+            kinds = (*kinds, (self._log_lost, 2))
         choices = [kind for kind, weight in kinds for _ in range(weight)]
         while True:
             await asyncio.sleep(random.random() * 2 * GAP_S)
@@ -127,6 +130,16 @@ class Faults:
     def _hub_down(self) -> None:
         self._tell("hub killed", self._later(2.0, self._hub_up))
         self._cluster.hub.go_down()
+
+    def _log_lost(self) -> None:
+        everything = self._random.random() < 0.4
+        self._tell(
+            f"the log is lost{', with all streams' if everything else ''}", self._later(2.0, self._hub_up)
+        )
+        self._cluster.hub.go_down()
+        self._cluster.hub.lose(everything=everything)
+        if self._random.random() < 0.3:
+            self._kill(self._an_agent(), 4.0)
 
     def _power_cut(self) -> None:
         """Of hub and allocators, in one rack."""

@@ -105,7 +105,8 @@ class Stream:
 
 
 class Hub:
-    """`on_stored` sees each message that a stream took; `on_reply` each answer as it leaves its writer."""
+    """`on_stored` sees each message that a stream took, `on_lost` where the log ends when its end is lost, `on_reply` each answer as
+    it leaves its writer."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
@@ -118,6 +119,7 @@ class Hub:
         self.followers: dict[str, dict[Client, None]] = {}
         self.subscriptions: dict[str, dict[Client, None]] = {}
         self.on_stored: Callable[[Stream, Stored], None] = lambda _stream, _stored: None
+        self.on_lost: Callable[[int], None] = lambda _sequence: None
         self.on_reply: Callable[[str, bytes], None] = lambda _subject, _data: None
         self.inboxes: dict[str, Answered] = {}
         self.shims: Client
@@ -282,6 +284,16 @@ class Hub:
                     del self.streams[name]
                 else:
                     stream.forget_after(int(self.random.random() * stream.last_sequence))
+
+    def lose(self, *, everything: bool) -> None:
+        """What must not happen and does: acknowledged records are gone, from the end of the log or with the whole directory."""
+        if everything:
+            self.streams.clear()
+            self.on_lost(0)
+        elif (log := self.streams.get("LEASES")) is not None:
+            kept = max(log.first_sequence, log.last_sequence - int(self.random.random() * 40))
+            log.forget_after(kept)
+            self.on_lost(kept)
 
     def come_up(self) -> None:
         self.is_up = True
