@@ -44,11 +44,11 @@ define need_root
 	@[[ $$(id -u) == 0 ]] || { echo "\`make $@\` makes network namespaces and links: run it as root." >&2; exit 1; }
 endef
 
-.PHONY: help setup setup-test demo test bench fuzz sim lint clean
+.PHONY: help setup setup-test demo test test-failpoints bench fuzz sim lint clean
 
 help: ## this list
 	@echo "make TARGET, as root:"
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 19
 
 setup: $(VENV_DONE) $(SHIM_DONE) ## makes .venv with the orbweaver command and builds the shim; says what it installs
 	@:
@@ -60,6 +60,10 @@ demo: setup ## the main job: two nodes, twenty pods, every one pings every other
 test: setup setup-test ## all tests, with real runtimes, kernel and NATS server
 	$(need_root)
 	@$(BIN)/python -m pytest --durations=15
+
+test-failpoints: setup setup-test ## kills at every failpoint alone, in the middle of 100 attaches: what `make test` does in part
+	$(need_root)
+	@FAILPOINTS=all $(BIN)/python -m pytest tests/integration/failpoints
 
 bench: setup setup-test ## the benchmark beside its rivals, last line JSON; BENCH=--short for the short form
 	$(need_root)

@@ -8,7 +8,7 @@ from tests.integration.failpoints.stage import Stage
 from tests.support.lab import Lab
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with Lab(nodes=2, gateways=("172.28.0.1/16", "fd00:28::1/64")) as lab:
         running = Stage(lab, tmp_path_factory.mktemp("failpoints"))
