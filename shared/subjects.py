@@ -158,6 +158,8 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
     last_per_subject: bool = False
     deny_delete: bool = False
     message_ttl: bool = False
+    max_bytes: int = -1
+    """Beyond it the oldest go: what nodes tell freely must fill neither memory nor disk, which the lease log needs too."""
 
 
 LEASES = StreamSpec(name="LEASES", subjects=(LEASE_ALL,), durable=True, deny_delete=True)
@@ -165,8 +167,8 @@ SNAPSHOTS = StreamSpec(name="SNAPSHOTS", subjects=(SNAPSHOT_ALL,), durable=True)
 RELEASES = StreamSpec(name="RELEASES", subjects=(RELEASE_ALL,), durable=True, work_queue=True)
 LEAD = StreamSpec(name="LEAD", subjects=(LEAD_ALL,), memory=True, last_per_subject=True, message_ttl=True)
 FACTS = StreamSpec(name="FACTS", subjects=(FACTS_ALL,), last_per_subject=True, message_ttl=True)
-ATTACH = StreamSpec(name="ATTACH", subjects=(ATTACH_ALL,), max_age_s=24 * 3600.0)
-SPANS = StreamSpec(name="SPANS", subjects=(SPAN_ALL,), memory=True, max_age_s=3600.0)
+ATTACH = StreamSpec(name="ATTACH", subjects=(ATTACH_ALL,), max_age_s=24 * 3600.0, max_bytes=512 << 20)
+SPANS = StreamSpec(name="SPANS", subjects=(SPAN_ALL,), memory=True, max_age_s=3600.0, max_bytes=128 << 20)
 INVENTORY = StreamSpec(name="INVENTORY", subjects=(INVENTORY_ALL,), last_per_subject=True)
 STREAMS: tuple[StreamSpec, ...] = (LEASES, SNAPSHOTS, RELEASES, LEAD, FACTS, ATTACH, SPANS, INVENTORY)
 

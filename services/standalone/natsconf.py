@@ -39,6 +39,10 @@ PING_INTERVAL = "20s"
 WRITE_DEADLINE = "5s"
 """A client that reads nothing for so long is cut off instead of holding everybody's messages in memory."""
 
+LINKS_MAX = 4
+"""Of one node at a time: a leaf that comes back may meet what is left of itself, and more is nobody's need."""
+LINK_SUBSCRIPTIONS_MAX = 10_000
+
 Config = dict[str, Any]
 
 
@@ -161,6 +165,7 @@ def _node_side(node: str, password: str) -> Config:
         else:
             exports.append({"stream": subject, "accounts": [ACCOUNT]})
     return {
+        "limits": {"max_leafnodes": LINKS_MAX, "max_subscriptions": LINK_SUBSCRIPTIONS_MAX},
         "users": [_user(link_user(node), password, link, "LEAFNODE")],
         "exports": exports,
         "imports": imports,

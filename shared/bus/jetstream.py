@@ -69,7 +69,7 @@ def stream_config(spec: StreamSpec, replicas: int) -> dict[str, Any]:
         "discard": "new" if spec.durable else "old",
         "max_age": int(spec.max_age_s * 1e9),
         "max_msgs": -1,
-        "max_bytes": -1,
+        "max_bytes": spec.max_bytes,
         "max_msgs_per_subject": 1 if spec.last_per_subject else -1,
         "allow_direct": False,
         "deny_delete": spec.deny_delete,
