@@ -7,6 +7,7 @@ import json
 import secrets
 import signal
 import struct
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -174,6 +175,17 @@ class Stage:
 
     def leases(self) -> dict[str, dict[str, Any]]:
         return {item["address"]: item for item in self.json("get", "leases")["items"]}
+
+    def findings(self, check: str) -> list[dict[str, Any]]:
+        """What the doctor finds; it ends with 1 where something is to be mended."""
+        done = subprocess.run(
+            self.system.command("doctor", "-o", "json"),
+            env=self.system.environment,
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+        return [one for one in json.loads(done.stdout)["findings"] if one["check"] == check]
 
     def allocators_say(self, text: str) -> int:
         return sum(path.read_text().count(text) for path in self.layout.log.glob("allocator*.log"))
