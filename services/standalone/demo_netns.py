@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import os
 import subprocess
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from pyroute2 import IPRoute
 
 DIRECTORY = Path("/run/netns")
 _CLONE_NEWNET = 0x40000000
@@ -117,14 +118,12 @@ def named(prefix: str) -> list[Path]:
     return sorted(p for p in DIRECTORY.iterdir() if p.name.startswith(prefix))
 
 
-def links(netns: Path | None = None) -> set[str]:
-    """Names of all links in a namespace (None: the caller's own)."""
-    if netns is None:
-        out = run("ip", "-j", "link")
-    else:
-        with entered(netns):
-            out = run("ip", "-j", "link")
-    return {str(link["ifname"]) for link in json.loads(out or "[]")}
+def links(netns: Path | None = None, kind: str = "") -> set[str]:
+    """Names of the links in a namespace (None: the caller's own), all or those of one kind such as `macvlan`."""
+    with contextlib.nullcontext() if netns is None else entered(netns), IPRoute() as opened:
+        route: Any = opened  # pyroute2 has no types for what it finds
+        found: list[Any] = list(route.get_links())
+    return {str(link.get("ifname")) for link in found if kind in ("", link.get(("linkinfo", "kind")))}
 
 
 def build_switch(switch: str, nodes: Sequence[str], gateways: Sequence[str]) -> None:

@@ -26,13 +26,13 @@ _WATCHED = (
     Path("/etc"),
     Path("/opt"),
 )
-_OURS = re.compile(r"orbdemo|orbweaver(?!-)|orbweaver-demo|nats|spiderpool")
-"""`orbweaver-…` otherwise is the place of another run, which may begin or end meanwhile."""
+_OURS = re.compile(r"orbdemo|orbweaver-demo")
+"""What bears the demo's own marks: others start NATS servers, containers and systems of ours while it runs."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What of the machine itself could be left behind: its links, and files whose name could be ours."""
+    """What the demo could leave behind on the machine itself: a link of the kind it makes, and files that bear its marks."""
 
     links: frozenset[str]
     files: frozenset[Path]
@@ -46,7 +46,7 @@ class Machine:
             for entry in directory.iterdir()
             if _OURS.search(entry.name)
         }
-        return Machine(links=frozenset(demo_netns.links()), files=frozenset(files))
+        return Machine(links=frozenset(demo_netns.links(kind="macvlan")), files=frozenset(files))
 
     def new_in(self, later: Machine) -> list[str]:
         return [f"link {link} on this machine" for link in sorted(later.links - self.links)] + [
