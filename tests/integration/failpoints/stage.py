@@ -28,7 +28,7 @@ from services.standalone import demo_exec, demo_netns
 from services.standalone.assembly import hub_bus, tools_bus
 from services.standalone.demo_system import System
 from services.standalone.layout import Layout
-from services.standalone.process import mark_of, send
+from services.standalone.process import await_gone, mark_of, send
 from services.standalone.state import read_credentials, read_system
 from services.standalone.system import ProcessMark
 from shared.bus import Bus, BusError
@@ -256,6 +256,21 @@ class Stage:
     def _put(self, texts: Mapping[str, str]) -> None:
         for instance, text in texts.items():
             (self.system.state / "failpoint" / instance).write_text(text)
+
+    @contextmanager
+    def without(self, instance: str) -> Generator[None]:
+        """The process is dead meanwhile: the supervisor, which would start another, is stopped."""
+        file = read_system(self.system.state)
+        assert file is not None
+        assert file.supervisor is not None
+        send(file.supervisor, signal.SIGSTOP)
+        try:
+            mark = self.kill(instance)
+            assert mark is not None
+            assert not await_gone((mark,), 5.0)
+            yield
+        finally:
+            send(file.supervisor, signal.SIGCONT)
 
     def _is_new(self, instance: str, old: ProcessMark | None) -> bool:
         mark = self.mark(instance)
