@@ -7,6 +7,7 @@ Must not know how a decision is made.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
@@ -50,6 +51,7 @@ CATCH_UP_S = 5.0
 MARK_INTERVAL_S = 1.0
 HEARD_S = 30.0
 """A node that was heard of so lately is expected to answer a new leader."""
+LOOK_AGAIN_S = 0.5
 BROKEN_RETRY_S = 2.0
 
 
@@ -219,19 +221,23 @@ class Replica:
             await election.resign()
 
     async def _take_over(self, election: Election) -> State:
-        """The state as of the log's end once this replica leads; rebuilt, where the log is lost."""
-        try:
-            return await self._read(election)
-        except LogLost as error:
-            self.reason = f"{error}; the index is rebuilt when this replica leads"
-            log.error("log lost", error=str(error))
-        if not election.leads:
-            await election.wait()
-        try:
-            # whoever led before may have rebuilt it
-            return await self._read(election)
-        except LogLost as error:
-            return await self._rebuild(str(error))
+        """The state as of the log's end once this replica leads; rebuilt, where the log is lost.
+
+        Who does not lead looks again and again: whoever leads may have rebuilt it, and this replica then stands by.
+        """
+        while True:
+            leads = election.leads
+            try:
+                return await self._read(election)
+            except LogLost as error:
+                if leads:
+                    return await self._rebuild(str(error))
+                self.reason = f"{error}; the index is rebuilt by the replica that leads"
+                log.error("log lost", error=str(error))
+            if not election.leads:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_AGAIN_S):
+                        await election.wait()
 
     async def _read(self, election: Election) -> State:
         """Follows the log until this replica leads, and to its end. Raises LogLost, and LogBroken for what cannot be understood."""
@@ -300,6 +306,8 @@ class Replica:
         self._recovery = Recovery(
             self._bus, self._facts, self._watch, self._marks, self._clock, self._new_incarnation
         )
+        for known in (self._state, self._memory):
+            self._put_pools(known)
         try:
             state = await self._recovery.rebuild(self._state, self._memory, reason)
         finally:
