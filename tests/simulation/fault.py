@@ -39,7 +39,7 @@ class Faults:
             (self._stop_agent, 1),
             (self._cut_node, 3),
             (self._hub_down, 1),
-            (self._power_cut, 1),
+            (self._power_cut, 2),
             (self._controller_away, 1),
             (self._storm, 4),
             (self._clock, 2),
@@ -140,6 +140,9 @@ class Faults:
         self._cluster.hub.lose(everything=everything)
         if self._random.random() < 0.3:
             self._kill(self._an_agent(), 4.0)
+        if self._random.random() < 0.6:
+            for allocator in self._cluster.allocators:  # nobody remembers the log
+                self._kill(allocator, 1.0)
 
     def _power_cut(self) -> None:
         """Of hub and allocators, in one rack."""

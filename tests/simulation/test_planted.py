@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from unittest.mock import patch
 
 import msgspec
 import pytest
 
-from services.allocator import decide
+from services.allocator import decide, watch
 from services.allocator.facts import Facts
+from services.allocator.leader import Leader
 from services.allocator.log import LeaseLog
+from services.allocator.recovery import Recovery
 from services.allocator.selection import Refusal
 from services.allocator.state import Holding, Snapshot, State
 from shared.bus import BusError
@@ -30,6 +32,7 @@ from shared.contracts.lease import (
     Record,
     digest,
 )
+from tests.simulation import cluster
 from tests.simulation.cluster import run
 from tests.simulation.patch import quiet
 
@@ -128,7 +131,11 @@ _real_allocate = decide.decide_allocate
 
 
 def collection_on_empty_facts() -> AbstractContextManager[object]:
-    return patch.object(Facts, "synced", property(lambda _: True, lambda _, __: None), create=True)
+    always = property(lambda _: True, lambda _, __: None)
+    stack = ExitStack()
+    stack.enter_context(patch.object(Facts, "synced", always, create=True))
+    stack.enter_context(patch.object(Leader, "_facts_are_whole", always, create=True))
+    return stack
 
 
 def snapshot_off_by_one() -> AbstractContextManager[object]:
@@ -166,6 +173,22 @@ def two_families_half_done() -> AbstractContextManager[object]:
     return patch.object(decide, "_pick", pick)
 
 
+def rebuild_without_one_node() -> AbstractContextManager[object]:
+    real_hear, real_expected = Recovery.hear, Recovery._expected
+
+    def hear(self: Recovery, testimony: watch.Testimony) -> None:
+        if testimony.claims.node != "n1":
+            real_hear(self, testimony)
+
+    stack = ExitStack()
+    stack.enter_context(patch.object(cluster, "LOSING", 1.0))
+    stack.enter_context(patch.object(Recovery, "hear", hear))
+    stack.enter_context(
+        patch.object(Recovery, "_expected", lambda self, *rest: real_expected(self, *rest) - {"n1"})
+    )
+    return stack
+
+
 @pytest.mark.parametrize(
     "plant",
     [
@@ -178,6 +201,7 @@ def two_families_half_done() -> AbstractContextManager[object]:
         retry_drains,
         attach_overtakes_detach,
         two_families_half_done,
+        rebuild_without_one_node,
     ],
 )
 def test_a_planted_bug_is_seen(plant: Plant) -> None:
@@ -185,6 +209,6 @@ def test_a_planted_bug_is_seen(plant: Plant) -> None:
         for seed in range(1, SEEDS_MAX + 1):
             outcome = run(seed)
             if outcome.violations:
-                print(f"seed {seed}: {outcome.violations[0]}")
+                print(f"{plant.__name__}: seed {seed}: {outcome.violations[0]}")
                 return
     pytest.fail(f"{SEEDS_MAX} seeds saw nothing")
