@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from services.cli.option import DEFAULT_STATE, DocumentOption, State
 from services.cli.system import System, ask
 from shared.bus import BusError, BusTimeout
 from shared.contracts.codec import encode
-from shared.contracts.facts import SYNC_ANSWER, AskSync, SyncAnswer
+from shared.contracts.facts import SYNC_ANSWER, AskSync, SourceProblem, SyncAnswer
 from shared.contracts.query import SERVICE_VIEW, QueryService
 from shared.subjects import ASK_SYNC, ask_service, token
 
@@ -31,27 +32,52 @@ def sync(
     if form == "table":
         output.say(f"{answer.objects} objects in force")
         for problem in answer.problems:
-            place = f"{problem.file}:{problem.line}" if problem.line else problem.file
-            what = " ".join(part for part in (problem.object, problem.field) if part)
-            output.complain(f"{place}: {what + ': ' if what else ''}{problem.message}")
+            output.complain(_line(problem))
+        for warning in answer.warnings:
+            output.complain(f"warning: {_line(warning)}")
         if answer.problems:
             output.complain("what a file above last said rightly stays in force")
     else:
-        output.document({"objects": answer.objects, "problems": answer.problems}, form)
+        told = {"objects": answer.objects, "problems": answer.problems, "warnings": answer.warnings}
+        output.document(told, form)
     return 1 if answer.problems else 0
+
+
+def _line(problem: SourceProblem) -> str:
+    place = f"{problem.file}:{problem.line}" if problem.line else problem.file
+    what = " ".join(part for part in (problem.object, problem.field) if part)
+    return f"{place}: {what + ': ' if what else ''}{problem.message}"
 
 
 async def _sync(system: System, timeout_s: float) -> SyncAnswer:
     deadline = time.monotonic() + timeout_s
     # A large folder takes its time, so one answer may take all of it.
-    answer = SYNC_ANSWER.decode(
-        await question.leader(system, ASK_SYNC, encode(AskSync()), timeout_s, try_timeout_s=timeout_s)
-    )
+    try:
+        data = await question.leader(system, ASK_SYNC, encode(AskSync()), timeout_s, try_timeout_s=timeout_s)
+    except BusTimeout:
+        reason = await _controller_stuck(system)
+        if reason:
+            raise CommandError(f"{reason}; `orbweaver status` tells more") from None
+        raise
+    answer = SYNC_ANSWER.decode(data)
     await asyncio.gather(
         _allocator_has(system, answer.facts_sequence, deadline),
         _webhooks_have(system, answer.facts_sequence, deadline),
     )
     return answer
+
+
+async def _controller_stuck(system: System) -> str:
+    """Why the controller does not answer, if it tells."""
+    for entry in system.file.services:
+        if entry.service == "controller":
+            with contextlib.suppress(BusError):
+                subject = f"{ask_service('controller')}.{token(entry.asks)}"
+                reply = await system.bus.request(subject, encode(QueryService()), 1.0)
+                view = SERVICE_VIEW.decode(reply.data)
+                if not view.ready:
+                    return f"{entry.instance} is not ready: {view.reason}"
+    return ""
 
 
 async def _allocator_has(system: System, sequence: int, deadline: float) -> None:

@@ -45,6 +45,8 @@ STREAMS = (subjects.FACTS, subjects.ATTACH, subjects.INVENTORY, subjects.SPANS)
 WINDOW = 128
 """Appends in flight: they leave in order on one connection, so the stream has them in order."""
 COLLECT_S = 1.0
+LOOK_STALE_S = 10.0
+"""A look at the source older than this is told: what is in force may no longer be what the user wrote."""
 CONF = "spiderpool-conf"
 
 
@@ -73,8 +75,12 @@ class App:
         self._passes = 0
         self._stream_in_doubt = False
         self._collected_at_s = 0.0
+        self._looked_at_s = time.monotonic()
 
     def not_ready(self) -> str:
+        look_age_s = time.monotonic() - self._looked_at_s
+        if look_age_s > LOOK_STALE_S and self._bus.connection.connected:
+            return f"the last look at the manifests was {look_age_s:.0f} s ago"
         if not self.synced:
             return "the first full list is not published yet"
         return "" if self._bus.connection.connected else "the bus is away"
@@ -168,6 +174,7 @@ class App:
 
     async def _refresh_and_publish(self, again: bool) -> None:
         self._outbox.extend(await self._source.refresh(again=again))
+        self._looked_at_s = time.monotonic()
         if self._stream_in_doubt:
             await self._tell_what_is_missing()
         await self._publish()
@@ -261,6 +268,7 @@ class App:
                 facts_sequence=self.sequence,
                 objects=len(self._source.in_force),
                 problems=self._source.problems,
+                warnings=self._source.warnings,
             )
         )
 

@@ -4,14 +4,17 @@ Owns the walk, the signatures by which a change is seen, and the patience with e
 has stopped changing, and is gone only when it stays away. Must not know YAML or what an object is.
 
 A pass that finds nothing new costs one stat a file. Names that begin with a dot are skipped, as files and as
-directories; symbolic links are followed, so that a mounted ConfigMap (`a.yaml -> ..data/a.yaml`) is read once.
+directories; symbolic links are followed, so that a mounted ConfigMap (`a.yaml -> ..data/a.yaml`) is read once. Only regular
+files are read: a FIFO would keep the controller waiting for ever, and /dev/zero has no end.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import stat
 import time
+from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +29,7 @@ the old file away before it puts the new one in its place. Also longer than the 
 PATIENCE_S = 0.5
 """How long one look waits for files to settle."""
 FILE_MAX_BYTES = 16 * 1024 * 1024
+TOO_LARGE = f"it is larger than {FILE_MAX_BYTES // 1024 // 1024} MiB"
 
 
 class Signature(NamedTuple):
@@ -97,18 +101,32 @@ class Folder:
 
     def _read_whole(self, path: str, signature: Signature) -> bytes | str | None:
         """The bytes as of `signature`, None if the file changed meanwhile, or why it cannot be read."""
-        full = self._root / path
         if signature.size_bytes > FILE_MAX_BYTES:
-            return f"it is larger than {FILE_MAX_BYTES // 1024 // 1024} MiB"
+            return TOO_LARGE
         try:
-            content = full.read_bytes()
-            if _signature(full.stat()) != signature:
-                return None
+            # whatever took the file's place since the walk, opening and reading it must not block
+            fd = os.open(self._root / path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            with FileIO(fd) as file:
+                if _signature(os.fstat(fd)) != signature:
+                    return None
+                content = _read_bounded(file)
+                if _signature(os.fstat(fd)) != signature:
+                    return None
         except FileNotFoundError:
             return None
         except OSError as error:
             return error.strerror or str(error)
-        return content
+        return content if content is not None else TOO_LARGE
+
+
+def _read_bounded(file: FileIO) -> bytes | None:
+    """All of it; None if it is longer than a file may be, whatever size it claims: files of /proc claim none."""
+    content = bytearray()
+    while chunk := file.read(FILE_MAX_BYTES + 1 - len(content)):
+        content += chunk
+        if len(content) > FILE_MAX_BYTES:
+            return None
+    return bytes(content)
 
 
 def _walk(root: Path) -> tuple[dict[str, Signature], dict[str, str]]:
@@ -133,7 +151,11 @@ def _walk(root: Path) -> tuple[dict[str, Signature], dict[str, str]]:
                         if entry.is_dir():
                             pending.append((name + "/", entry.path))
                         elif name.endswith(SUFFIXES):
-                            found[name] = _signature(entry.stat())
+                            status = entry.stat()
+                            if stat.S_ISREG(status.st_mode):
+                                found[name] = _signature(status)
+                            else:
+                                unreadable[name] = "it is not a regular file"
                     except FileNotFoundError:
                         continue  # a link to nothing, or removed since it was listed
                     except OSError as error:

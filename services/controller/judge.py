@@ -10,12 +10,13 @@ no folder is refused for the order of its files (a pool may grow into what anoth
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, cast
 
 import msgspec
 
 from services.controller.merge import Wish, problem
 from services.controller.objects import Objects, Stored, metadata, replaces
+from shared.admission.verdict import Verdict
 from shared.contracts.facts import Fact, SourceProblem
 from shared.contracts.query import LeaseView
 from shared.limits import OBJECT_MAX_BYTES, SUBJECT_MAX_BYTES
@@ -26,6 +27,10 @@ from shared.manifests.problem import FieldError, invalid
 from shared.subjects import facts as facts_subject
 
 POOL = "SpiderIPPool"
+SECRET = "Secret"
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+WARNINGS_MAX = 200
+"""What a person may still read, and far below what one answer of the bus can hold."""
 _FIRST = (
     "ConfigMap",
     "Namespace",
@@ -54,6 +59,10 @@ class Rules(Protocol):
 
     def asks_leases(self, raw: Json, old: Json) -> bool: ...
 
+    def remarks(self, raw: Json) -> Verdict:
+        """What is wrong with an object in force although it does not keep it out, and what of it has no effect."""
+        ...
+
     def admit(
         self, raw: Json, old: Json | None, leases: tuple[LeaseView, ...]
     ) -> Json | tuple[FieldError, ...]:
@@ -72,6 +81,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 
     facts: tuple[Fact, ...]
     problems: tuple[SourceProblem, ...]
+    warnings: tuple[SourceProblem, ...]
     open: bool
 
 
@@ -104,10 +114,17 @@ def questions(
 
 
 def judge(
-    objects: Objects, wish: Wish, admitted: dict[ObjectKey, Json], rules: Rules, held: Held, now_s: float
+    objects: Objects,
+    wish: Wish,
+    admitted: dict[ObjectKey, Json],
+    noted: dict[ObjectKey, Verdict],
+    rules: Rules,
+    held: Held,
+    now_s: float,
 ) -> Judgement:
-    """Changes `objects` and `admitted` (the manifest from which each object in force was admitted)."""
-    turn = _Turn(objects, wish, admitted, rules, held, now_s)
+    """Changes `objects`, `admitted` (the manifest from which each object in force was admitted) and `noted` (those of them
+    about which there is something to say)."""
+    turn = _Turn(objects, wish, admitted, noted, rules, held, now_s)
     while True:
         told = len(turn.facts)
         problems = turn.delete()
@@ -120,7 +137,17 @@ def judge(
         if leaving(objects.in_force.get(key), document):
             sentence = "it was deleted and has leases; when the last is released it is created anew"
             problems.append(problem(document, invalid("metadata.name", sentence, "Forbidden")))
-    return Judgement(facts=tuple(turn.facts), problems=tuple(problems), open=bool(problems))
+    warnings = list(wish.warnings)
+    for key in turn.remarked():
+        document, found = wish.wanted[key], noted[key]
+        problems += [problem(document, error) for error in found.errors]
+        warnings += [problem(document, one) for one in found.warnings]
+    return Judgement(
+        facts=tuple(turn.facts),
+        problems=tuple(problems),
+        warnings=tuple(warnings[:WARNINGS_MAX]),
+        open=bool(problems),
+    )
 
 
 class _Turn:
@@ -131,6 +158,7 @@ class _Turn:
         objects: Objects,
         wish: Wish,
         admitted: dict[ObjectKey, Json],
+        noted: dict[ObjectKey, Verdict],
         rules: Rules,
         held: Held,
         now_s: float,
@@ -138,6 +166,7 @@ class _Turn:
         self.objects = objects
         self.wish = wish
         self.admitted = admitted
+        self.noted = noted
         self.rules = rules
         self.held = held
         self.now_s = now_s
@@ -152,6 +181,7 @@ class _Turn:
                 problems.append(denied)
                 continue
             self.admitted.pop(key, None)
+            self.noted.pop(key, None)
             if key.kind == POOL:
                 self.facts += self.objects.terminate(key, self.now_s)
                 self.rules.put(self.objects.in_force[key].raw)
@@ -178,10 +208,27 @@ class _Turn:
                 refused.pop(key, None)
                 self.admitted[key] = document.raw
                 self.rules.put(outcome)
+                self._note(key)
                 place = (document.file, document.line)
                 self.facts += self.objects.put(key, document.api_version, outcome, place, self.now_s)
             pending = again
         return refused
+
+    def remarked(self) -> list[ObjectKey]:
+        """Looks again at what is noted, since other objects may have cured it: few, however many are in force."""
+        for key in list(self.noted):
+            if key in self.wish.wanted and key in self.objects.in_force:
+                self._note(key)
+            else:
+                del self.noted[key]
+        return list(self.noted)
+
+    def _note(self, key: ObjectKey) -> None:
+        found = self.rules.remarks(self.admitted[key])
+        if found.errors or found.warnings:
+            self.noted[key] = found
+        else:
+            self.noted.pop(key, None)
 
 
 def _changed(
@@ -228,6 +275,19 @@ def _deny_deletion(stored: Stored, rules: Rules, held: Held) -> SourceProblem | 
     )
 
 
+def _without_secrets(raw: Json) -> Json:
+    """A Secret is known by name and type only. Nothing here needs what it says, and what is published is kept in a stream that
+    every node's services may be allowed to read, is shown by `get`, and outlives the Secret."""
+    meta = metadata(raw)
+    notes: object = meta.get("annotations")
+    if isinstance(notes, dict):
+        # kubectl keeps the whole object here
+        kept = {key: text for key, text in cast("Json", notes).items() if key != LAST_APPLIED}
+        meta = {**meta, "annotations": kept}
+    members = {key: raw[key] for key in ("apiVersion", "kind", "type") if key in raw}
+    return {**members, "metadata": meta}
+
+
 def _admit(
     objects: Objects, key: ObjectKey, document: Document, rules: Rules, held: Held
 ) -> Json | tuple[FieldError, ...]:
@@ -236,6 +296,8 @@ def _admit(
         old = None
     # a member that is null is absent, as the API server stores it; of a kind that we do not know we change nothing
     written = shape.without_nulls(document.raw) if document.kind is not None else document.raw
+    if key.kind == SECRET:
+        written = _without_secrets(written)
     raw = objects.candidate(key, written)
     if len(facts_subject(key.kind, key.namespace, key.name)) > SUBJECT_MAX_BYTES:
         return (invalid("metadata.name", "kind, namespace and name together are too long"),)

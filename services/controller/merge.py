@@ -23,6 +23,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     wanted: dict[ObjectKey, Document]
     held: frozenset[ObjectKey]
     problems: tuple[SourceProblem, ...]
+    warnings: tuple[SourceProblem, ...]
 
 
 def merge(
@@ -64,7 +65,8 @@ def merge(
         for key, stored in in_force.items()
         if key not in owners and (stored.file in blind or is_below(stored.file, unreadable))
     }
-    return Wish(wanted=wanted, held=frozenset(held), problems=tuple(problems))
+    warnings = [problem(document, one) for document in wanted.values() for one in document.warnings]
+    return Wish(wanted=wanted, held=frozenset(held), problems=tuple(problems), warnings=tuple(warnings))
 
 
 def is_below(path: str, places: Mapping[str, str]) -> bool:

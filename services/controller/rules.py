@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from services.controller.objects import Stored
+from shared.admission.pod import ANNOTATION_FIELDS, SUBNET_FIELDS
 from shared.admission.rules import admit, asks_leases, validate
+from shared.admission.verdict import Verdict
 from shared.admission.view import Objects, key_of
 from shared.contracts.query import LeaseView
 from shared.manifests.document import ObjectKey
@@ -17,6 +19,8 @@ from shared.manifests.meta import Json
 from shared.manifests.problem import FieldError
 
 POOL = "SpiderIPPool"
+_ANNOTATED = ("Pod", "Namespace")
+_REMARKED = (*_ANNOTATED, "ConfigMap")
 
 
 class AdmissionRules:
@@ -47,7 +51,21 @@ class AdmissionRules:
                 self._store.put(replaced)
         else:
             admitted, found = admit(raw, old, self._with(old, leases))
+        if raw.get("kind") in _ANNOTATED:
+            # A pod that runs is there, whatever its annotations say: the allocator refuses the attach and says why.
+            return tuple(error for error in found.errors if error.field not in ANNOTATION_FIELDS) or admitted
         return found.errors or admitted
+
+    def remarks(self, raw: Json) -> Verdict:
+        if raw.get("kind") not in _REMARKED:
+            return Verdict()
+        found = validate("CREATE", raw, None, self._store)
+        if raw.get("kind") == "ConfigMap":
+            return Verdict(warnings=found.warnings)
+        # What `subnet` and `subnets` lead to is the allocator's to say. Which pools a pod names that do not exist
+        # yet is no warning here: it would come and go with the order of files.
+        fields = ANNOTATION_FIELDS - SUBNET_FIELDS
+        return Verdict(errors=tuple(error for error in found.errors if error.field in fields))
 
     def deletion_asks_leases(self, old: Json) -> bool:
         return asks_leases("DELETE", None, old, self._store)

@@ -17,6 +17,7 @@ from services.controller.judge import Rules, judge, leaving, questions
 from services.controller.leases import Leases
 from services.controller.merge import merge
 from services.controller.objects import Objects, Stored
+from shared.admission.verdict import Verdict
 from shared.contracts.facts import Fact, SourceProblem
 from shared.contracts.query import LeaseView
 from shared.manifests.document import Document, ManifestFile, ObjectKey, parse
@@ -59,6 +60,9 @@ class ObjectSource(Protocol):
     def problems(self) -> tuple[SourceProblem, ...]: ...
 
     @property
+    def warnings(self) -> tuple[SourceProblem, ...]: ...
+
+    @property
     def files(self) -> int: ...
 
 
@@ -74,7 +78,9 @@ class FolderSource:
         self._wanted: dict[ObjectKey, Document] = {}
         self._unreadable: dict[str, str] = {}
         self._admitted: dict[ObjectKey, Json] = {}
+        self._noted: dict[ObjectKey, Verdict] = {}
         self._problems: tuple[SourceProblem, ...] = ()
+        self._warnings: tuple[SourceProblem, ...] = ()
         self._open = True
         self._judged_at_s = 0.0
 
@@ -90,6 +96,10 @@ class FolderSource:
     @property
     def problems(self) -> tuple[SourceProblem, ...]:
         return self._problems
+
+    @property
+    def warnings(self) -> tuple[SourceProblem, ...]:
+        return self._warnings
 
     @property
     def files(self) -> int:
@@ -148,11 +158,14 @@ class FolderSource:
             # a pass may bring settings into force that make it ask more
             asked = sorted(questions(self._objects, wish, self._admitted, self._rules) - held.keys())
             held |= await self._ask(asked)
-            judgement = judge(self._objects, wish, self._admitted, self._rules, held, time.time())
+            judgement = judge(
+                self._objects, wish, self._admitted, self._noted, self._rules, held, time.time()
+            )
             facts += judgement.facts
             if not asked or not judgement.facts:
                 break
         self._problems = (*wish.problems, *judgement.problems)
+        self._warnings = judgement.warnings
         self._open = judgement.open
         self._judged_at_s = time.monotonic()
         return facts

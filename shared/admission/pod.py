@@ -31,6 +31,13 @@ _SUBNET_PARSERS: dict[str, Callable[[str], object]] = {
     notes.SUBNET: notes.subnet,
     notes.SUBNETS: notes.subnets,
 }
+_NAMESPACE_KEYS = (notes.DEFAULT_IPV4_IPPOOL, notes.DEFAULT_IPV6_IPPOOL)
+SUBNET_FIELDS = frozenset(path_of(key) for key in _SUBNET_PARSERS)
+"""Annotations of automatic pools."""
+ANNOTATION_FIELDS = SUBNET_FIELDS | {
+    path_of(key) for key in (*_PARSERS, *_NAMESPACE_KEYS, NETWORKS, DEFAULT_NETWORK)
+}
+"""Where a mistake is one of an annotation that is read at an attach, and not one of the object's form."""
 AUTO_POOL_OFF = "it's invalid to use '{prefix}/subnets' or '{prefix}/subnet' annotation when Auto-Pool feature is disabled"
 
 
@@ -86,7 +93,7 @@ def namespace_findings(
     changed = {key: text for key, text in namespace.metadata.annotations.items() if before.get(key) != text}
     errors: list[FieldError] = []
     warnings: list[FieldError] = []
-    for key, family in ((notes.DEFAULT_IPV4_IPPOOL, 4), (notes.DEFAULT_IPV6_IPPOOL, 6)):
+    for key, family in zip(_NAMESPACE_KEYS, (4, 6), strict=True):
         if key not in changed or not changed[key]:
             continue
         names = notes.default_pools(changed[key], key)

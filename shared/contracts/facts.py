@@ -63,7 +63,8 @@ class AskSync(msgspec.Struct, frozen=True, kw_only=True, tag="ask.sync.1"):
 
 
 class SourceProblem(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a file, or an object in it, is not in force; its last good objects are."""
+    """Why a file, or an object in it, is not in force (its last good objects are); or what is wrong with an annotation, which
+    keeps no object out."""
 
     file: str
     line: int
@@ -78,6 +79,8 @@ class SyncAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="ask.sync.answer
     facts_sequence: int
     objects: int
     problems: tuple[SourceProblem, ...] = ()
+    warnings: tuple[SourceProblem, ...] = ()
+    """What is in force as it is written and has no effect, or another than was meant."""
 
 
 ASK_FACTS_TIMEOUT_S = 3.0

@@ -115,13 +115,14 @@ def test_annotation_that_names_other_interfaces(node: Runtime) -> None:
 
 
 def test_annotation_garbage(node: Runtime) -> None:
-    """The folder refuses such a Pod as the webhook would, so at its attach there is none; who looks is told why."""
+    """Such a Pod is there all the same: who looks is told what is wrong with it, and so is its attach."""
     with pytest.raises(LabError, match=r"garbage\.yaml:4: Pod/shop/garbage .*ippool.* not JSON"):
         node.system.sync()
     sandbox = node.sandbox()
     error = error_of(node.call("ADD", sandbox, arguments=_pod("garbage", sandbox)))
-    assert error["code"] == 110
-    assert "shop/garbage" in error["msg"]
+    assert error["code"] == 107
+    assert "ipam.spidernet.io/ippool" in error["msg"]
+    assert "not JSON" in error["msg"]
 
 
 def test_pod_without_manifest(node: Runtime) -> None:

@@ -14,6 +14,7 @@ from services.controller.judge import Judgement, judge, leaving
 from services.controller.merge import merge
 from services.controller.objects import Objects, Stored
 from services.controller.rules import AdmissionRules
+from shared.admission.verdict import Verdict
 from shared.contracts.facts import Fact, FactsSynced, ObjectFact, ObjectGone, SourceProblem
 from shared.contracts.query import LeaseView
 from shared.manifests.document import Document, ManifestFile, ObjectKey, parse
@@ -86,6 +87,7 @@ class World:
         self.consumer = Consumer()
         self.now_s = 1_700_000_000.0
         self.problems: tuple[SourceProblem, ...] = ()
+        self.warnings: tuple[SourceProblem, ...] = ()
         self._files: dict[str, ManifestFile] = {}
         self._begin(facts)
 
@@ -93,6 +95,7 @@ class World:
         self.objects = Objects(facts, first_version=1000)
         self.rules = AdmissionRules(self.objects.in_force)
         self.admitted: dict[ObjectKey, Json] = {}
+        self.noted: dict[ObjectKey, Verdict] = {}
         self.wanted: dict[ObjectKey, Document] = {}
 
     def restart(self) -> None:
@@ -121,7 +124,10 @@ class World:
             for key in self.objects.in_force
             if key.kind == "SpiderIPPool"
         }
-        judgement: Judgement = judge(self.objects, wish, self.admitted, self.rules, held, self.now_s)
+        judgement: Judgement = judge(
+            self.objects, wish, self.admitted, self.noted, self.rules, held, self.now_s
+        )
+        self.warnings = judgement.warnings
         self.problems = (*wish.problems, *judgement.problems)
         self.consumer.fold(judgement.facts)
         return list(judgement.facts)

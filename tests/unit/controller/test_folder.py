@@ -7,7 +7,7 @@ import threading
 import time
 from pathlib import Path
 
-from services.controller.folder import FILE_MAX_BYTES, Folder
+from services.controller.folder import FILE_MAX_BYTES, Folder, Pass
 
 
 def settled(path: Path, text: str, age_s: float = 10.0) -> Path:
@@ -203,3 +203,24 @@ def test_two_thousand_files_are_looked_at_quickly_when_nothing_changed(tmp_path:
     folder.look()
     # about 5 ms on a quiet machine
     assert time.perf_counter() - start_s < 0.5
+
+
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    """A FIFO would be waited for without end, and a device has none."""
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "zero.yaml").symlink_to("/dev/zero")
+    settled(tmp_path / "there" / "a.yaml", "x")
+    (tmp_path / "link.yaml").symlink_to(tmp_path / "there" / "a.yaml")
+    found: list[Pass] = []
+    looking = threading.Thread(target=lambda: found.append(Folder(tmp_path).look()), daemon=True)
+    looking.start()
+    looking.join(5)
+    assert found, "the look hangs"
+    assert set(found[0].changed) == {"there/a.yaml", "link.yaml"}
+    assert found[0].unreadable == dict.fromkeys(("pipe.yaml", "zero.yaml"), "it is not a regular file")
+
+
+def test_what_is_really_read_is_counted(tmp_path: Path) -> None:
+    """Files of /proc claim a size of 0."""
+    (tmp_path / "a.yaml").symlink_to("/proc/self/pagemap")
+    assert "a.yaml" in Folder(tmp_path).look().unreadable

@@ -387,3 +387,93 @@ class TestRestart:
         objects = Objects([kept], first_version=2000)
         (fact,) = objects.remove(ObjectKey("Pod", "shop", "a"))
         assert fact.version > 2000 > gone.version
+
+
+def annotated(name: str, **marks: str) -> str:
+    text = "".join(f"    ipam.spidernet.io/{key}: '{value}'\n" for key, value in marks.items())
+    return f"apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: shop\n  annotations:\n{text}spec: {{nodeName: n1}}\n"
+
+
+def test_a_pod_with_a_bad_annotation_is_in_force_and_the_mistake_stays_told() -> None:
+    world = World()
+    world.look(a=annotated("web-0", ippool="garbage"))
+    for _ in range(2):
+        assert world.stored("Pod", "web-0", "shop") is not None
+        assert one_problem(world) == (
+            "a.yaml",
+            7,
+            "Pod/shop/web-0",
+            "metadata.annotations[ipam.spidernet.io/ippool]",
+        )
+        world.look()
+    world.restart()
+    world.look()
+    assert len(world.problems) == 1
+    world.look(a=annotated("web-0", ippool='{"ipv4":["rack"]}'))
+    assert world.problems == ()
+
+
+def test_a_bad_annotation_is_told_until_its_pod_is_gone() -> None:
+    world = World()
+    world.look(a=annotated("web-0", routes="garbage"))
+    assert len(world.problems) == 1
+    world.look(a=None)
+    assert world.problems == () and world.stored("Pod", "web-0", "shop") is None
+
+
+def test_a_pool_of_the_wrong_family_is_told_until_it_is_another() -> None:
+    world = World()
+    world.look(p=pool("rack"), a=annotated("web-0", ippool='{"ipv6":["rack"]}'))
+    assert one_problem(world)[0] == "a.yaml"
+    world.look(p=None)
+    world.collect()
+    world.look()
+    assert world.problems == ()
+
+
+def test_annotations_of_automatic_pools_are_no_matter_of_the_folder() -> None:
+    world = World()
+    world.look(c=config(enableSpiderSubnet=True), a=annotated("web-0", subnet="garbage"))
+    assert world.problems == () and world.stored("Pod", "web-0", "shop") is not None
+
+
+def test_a_namespace_with_a_bad_annotation_is_in_force() -> None:
+    world = World()
+    world.look(
+        a="apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\n  annotations: {ipam.spidernet.io/default-ipv4-ippool: x}\n"
+    )
+    assert world.stored("Namespace", "shop") is not None
+    assert one_problem(world)[1] == 5
+
+
+def test_a_mistake_of_form_keeps_a_pod_out() -> None:
+    world = World()
+    world.look(a=annotated("web-0").replace("annotations:", "annotations: {a b: c}"))
+    assert world.stored("Pod", "web-0", "shop") is None and len(world.problems) == 1
+
+
+def test_what_has_no_effect_is_a_warning() -> None:
+    world = World()
+    world.look(a=pool("rack") + "  colour: red\n")
+    assert world.problems == () and world.stored("SpiderIPPool", "rack") is not None
+    assert [(one.file, one.line, one.field) for one in world.warnings] == [("a.yaml", 7, "spec.colour")]
+
+
+def test_a_secret_is_told_without_what_it_says() -> None:
+    world = World()
+    secret = """\
+apiVersion: v1
+kind: Secret
+type: Opaque
+metadata:
+  name: s
+  annotations: {kubectl.kubernetes.io/last-applied-configuration: hunter2, a: b}
+data: {password: hunter2}
+stringData: {other: hunter2}
+immutable: true
+"""
+    (fact,) = world.look(a=secret)
+    assert isinstance(fact, ObjectFact)
+    assert b"hunter2" not in fact.object
+    assert decoded(fact)["type"] == "Opaque" and decoded(fact)["metadata"]["annotations"] == {"a": "b"}
+    assert world.look(a=secret.replace("hunter2", "hunter3")) == []
