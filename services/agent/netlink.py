@@ -28,7 +28,7 @@ RTM_NEWNSID, RTM_GETNSID = 88, 90
 
 IFF_UP = 0x1
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_LINKINFO = 1, 3, 4, 5, 18
-IFLA_NET_NS_FD, IFLA_LINK_NETNSID = 28, 37
+IFLA_GROUP, IFLA_NET_NS_FD, IFLA_LINK_NETNSID = 27, 28, 37
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 IFLA_MACVLAN_MODE = 1
 MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
@@ -99,13 +99,21 @@ def create_macvlan(
     )
 
 
-def set_link(*, ifindex: int, up: bool | None = None, mtu_bytes: int = 0) -> bytes:
-    """RTM_NEWLINK on an existing link: administrative state, MTU, or both."""
+def set_link(*, ifindex: int, up: bool | None = None, mtu_bytes: int = 0, group: int = 0) -> bytes:
+    """RTM_NEWLINK on an existing link: administrative state, MTU, group, or some of them."""
     return _message(
         RTM_NEWLINK,
         NLM_F_REQUEST,
         _LINK.pack(0, 0, ifindex, IFF_UP if up else 0, 0 if up is None else IFF_UP)
-        + (_attribute(IFLA_MTU, _U32.pack(mtu_bytes)) if mtu_bytes else b""),
+        + (_attribute(IFLA_MTU, _U32.pack(mtu_bytes)) if mtu_bytes else b"")
+        + (_attribute(IFLA_GROUP, _U32.pack(group)) if group else b""),
+    )
+
+
+def delete_group(*, group: int) -> bytes:
+    """RTM_DELLINK of all links of the group (net/core/rtnetlink.c, rtnl_group_dellink): one grace period for all of them."""
+    return _message(
+        RTM_DELLINK, NLM_F_REQUEST, _LINK.pack(0, 0, 0, 0, 0) + _attribute(IFLA_GROUP, _U32.pack(group))
     )
 
 
