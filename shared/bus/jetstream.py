@@ -76,8 +76,8 @@ def stream_config(spec: StreamSpec, replicas: int) -> dict[str, Any]:
         "allow_msg_ttl": spec.message_ttl,
         "duplicate_window": int(120e9 if spec.max_age_s == 0 else min(120.0, spec.max_age_s) * 1e9),
     }
-    if not spec.durable and not spec.memory:
-        # what can be rebuilt does not pay for the fsync of `sync_interval: always`
+    if not spec.durable and not spec.memory and replicas == 1:
+        # what can be rebuilt does not pay for the fsync of `sync_interval: always`; JetStream refuses it on replicated streams
         config["persist_mode"] = "async"
     return config
 
