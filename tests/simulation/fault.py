@@ -137,7 +137,8 @@ class Faults:
             f"the log is lost{', with all streams' if everything else ''}", self._later(2.0, self._hub_up)
         )
         self._cluster.hub.go_down()
-        self._cluster.hub.lose(everything=everything)
+        mark = self._cluster.marks.read()
+        self._cluster.hub.lose(everything=everything, marked=mark.sequence if mark is not None else 0)
         if self._random.random() < 0.3:
             self._kill(self._an_agent(), 4.0)
         if self._random.random() < 0.6:

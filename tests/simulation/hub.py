@@ -285,15 +285,18 @@ class Hub:
                 else:
                     stream.forget_after(int(self.random.random() * stream.last_sequence))
 
-    def lose(self, *, everything: bool) -> None:
-        """What must not happen and does: acknowledged records are gone, from the end of the log or with the whole directory."""
+    def lose(self, *, everything: bool, marked: int) -> None:
+        """What must not happen and does: acknowledged records are gone, from the end of the log or with the whole directory.
+
+        The loss reaches below the mark that is kept outside. One that only takes what came after it (a second at most) is seen by
+        the nodes alone; if just those that were answered are away when the next leader asks, nobody can know of it."""
         if everything:
             self.streams.clear()
             self.on_lost(0)
         elif (log := self.streams.get("LEASES")) is not None:
-            kept = max(log.first_sequence, log.last_sequence - int(self.random.random() * 40))
-            log.forget_after(kept)
-            self.on_lost(kept)
+            kept = min(log.last_sequence, marked) - 1 - int(self.random.random() * 40)
+            log.forget_after(max(log.first_sequence - 1, kept))
+            self.on_lost(log.last_sequence)
 
     def come_up(self) -> None:
         self.is_up = True

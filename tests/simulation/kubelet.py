@@ -237,6 +237,7 @@ class Kubelet:
                 elif choice < 0.55:
                     # the same container is taken off the network and put on it again
                     self.end(sandbox)
+                    sandbox.attached.pop(ifname, None)
                     await self.cni("DEL", sandbox, ifname)
                     self.live[sandbox.container_id] = sandbox
                     await self.add(sandbox, ifname)
