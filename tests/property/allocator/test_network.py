@@ -9,8 +9,14 @@ import msgspec
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
+from services.agent.desired import shares
+from services.agent.entry import Entry
+from services.agent.entry import answered as with_answer
+from services.agent.release import releases_of
+from services.agent.witness import report_of
 from services.allocator.decide import Accepted, Rejected, decide_release, grants_of
-from shared.contracts.ipam import InterfaceRequest, Release, ReleasedInterface
+from services.allocator.watch import digest_of_node
+from shared.contracts.ipam import Allocate, Allocated, Grant, InterfaceRequest, Mark, NetworkInterface
 from tests.support.pure_allocator import World, network, pod, pool
 
 NETWORKS = "k8s.v1.cni.cncf.io/networks"
@@ -116,23 +122,46 @@ def test_the_allocators_resolution(elements: list[Element], as_json: bool, answe
         one_by_one.add("shop/web", InterfaceRequest(ifname=ifname, network=name))
     assert here.held() == one_by_one.held(), "as by one attach an interface"
 
-    held = here.state.holdings[decision.owner].interfaces
-    release = Release(
-        node=command.node,
-        container_id=command.container_id,
-        ifname="eth0",
-        attempt=command.attempt,
-        generation=held["eth0"].generation if answered else 0,
-        others=tuple(
-            ReleasedInterface(ifname=ifname, generation=held[ifname].generation) for ifname, _ in expected
-        )
-        if answered
-        else (),
-    )
+    entry = journalled(command, decision, grants, answered)
+    if answered:
+        report = report_of("n1", here.state.mark, [entry], lambda _: False)
+        assert report.digest == digest_of_node(here.state, "n1", frozenset()), "log and node tell the same"
     here.delete_pod("shop/web")
-    here.commit(decide_release(here.state, here.facts, release, here.now_ns).events)
+    for release in releases_of(msgspec.structs.replace(entry, state="releasing"), "n1"):
+        here.commit(decide_release(here.state, here.facts, release, here.now_ns).events)
     assert here.state.lease_count() == 0
     assert here.replayed().lease_count() == 0
+
+
+def journalled(command: Allocate, decision: Accepted, grants: tuple[Grant, ...], answered: bool) -> Entry:
+    """What the agent's journal has of it, the answer lost or not."""
+    entry = Entry(
+        container_id=command.container_id,
+        ifname="eth0",
+        state="intent",
+        mode="native",
+        attempt=command.attempt,
+        boot_id="b",
+        netns="/run/netns/p",
+        device=4,
+        inode=9,
+        network="underlay",
+        mac="02:00:00:00:00:01",
+        unanswered=(command.attempt,),
+        further_networks=True,
+    )
+    if not answered:
+        return entry
+    reply = Allocated(
+        attempt=command.attempt,
+        pod_uid=decision.owner,
+        grants=grants,
+        mark=Mark(),
+        term=1,
+        interfaces=tuple(NetworkInterface(ifname=r.ifname, network=r.network) for r in decision.requests),
+    )
+    of = shares(reply, "eth0", further_networks=True)
+    return msgspec.structs.replace(with_answer(entry, command.attempt, of, decision.owner), state="completed")
 
 
 def _at_fault(elements: list[Element], error: str) -> set[str]:
