@@ -37,7 +37,15 @@ class Native:
 
         library = ctypes.CDLL(None, use_errno=True)
         if library.setns(descriptor, kind) != 0:
-            raise OSError(ctypes.get_errno(), "setns")
+            raise OSError(ctypes.get_errno(), posix.strerror(ctypes.get_errno()))
+
+    def readable(self, descriptor: int, until_ns: int) -> bool:
+        """Whether a read returns at once: waits for it, but not beyond `until_ns`."""
+        import select
+
+        waiting = select.poll()
+        waiting.register(descriptor, select.POLLIN)
+        return bool(waiting.poll(max((until_ns - self.boottime_ns()) / 1e6, 0)))
 
 
 def _link_target(path: bytes) -> bytes:

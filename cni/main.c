@@ -19,6 +19,8 @@
 #include "internal/pycore_namespace.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/auxv.h>
@@ -56,6 +58,16 @@ static PyObject *native_setns(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+static PyObject *native_readable(PyObject *self, PyObject *args) {
+    int descriptor;
+    long long until_ns;
+    if (!PyArg_ParseTuple(args, "iL:readable", &descriptor, &until_ns)) return NULL;
+    long long left_ms = (until_ns - boottime_ns() + 999999) / 1000000;
+    struct pollfd waiting = {.fd = descriptor, .events = POLLIN};
+    int timeout_ms = left_ms < 0 ? 0 : left_ms > INT_MAX ? INT_MAX : (int)left_ms;
+    return PyBool_FromLong(poll(&waiting, 1, timeout_ms) != 0); /* an error: read(2) tells it */
+}
+
 static PyObject *native_sleep(PyObject *self, PyObject *duration_ns) {
     long long left_ns = PyLong_AsLongLong(duration_ns);
     if (left_ns > 0) nanosleep(&(struct timespec){left_ns / 1000000000, left_ns % 1000000000}, NULL);
@@ -66,6 +78,7 @@ static PyMethodDef native_methods[] = {
     {"boottime_ns", native_boottime_ns, METH_NOARGS, NULL},
     {"sleep", native_sleep, METH_O, NULL},
     {"setns", native_setns, METH_VARARGS, NULL},
+    {"readable", native_readable, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 static struct PyModuleDef native_module = {PyModuleDef_HEAD_INIT, "native", NULL, -1, native_methods};

@@ -24,7 +24,7 @@ HEADER_MAX_BYTES = 64 * 1024
 CONFIG_MAX_BYTES = 64 * 1024
 REPEAT_NS = 2_000_000_000  # an agent may have been killed holding the request; its successor answers the copy
 PAUSE_MIN_NS, PAUSE_MAX_NS = 5_000_000, 250_000_000
-DEADLINES_S = {b"ADD": 60.0, b"DEL": 30.0, b"CHECK": 10.0, b"GC": 25.0, b"STATUS": 1.0, b"VERSION": 0.0}
+DEADLINES_S = {b"ADD": 60.0, b"DEL": 30.0, b"CHECK": 10.0, b"GC": 25.0, b"STATUS": 1.0, b"VERSION": 10.0}
 VERSIONS = (b"0.3.0", b"0.3.1", b"0.4.0", b"1.0.0", b"1.1.0")
 CNI_VARIABLES = (b"CNI_COMMAND", b"CNI_CONTAINERID", b"CNI_NETNS", b"CNI_IFNAME", b"CNI_ARGS", b"CNI_PATH")
 TRACE_VARIABLES = (b"TRACEPARENT", b"TRACESTATE", b"BAGGAGE")
@@ -32,6 +32,8 @@ PRINTABLE = bytes(range(0x20, 0x7F))
 PLAIN = PRINTABLE.translate(None, b" %")  # header readers strip spaces, so these are encoded too
 INSTALL_AGAIN = b"run `orbweaver cni install` again for this node"
 CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
+EINVAL = 22
+FILE_KIND, PLAIN_FILE = 0o170000, 0o100000  # of st_mode, inode(7)
 
 
 class CniError(Exception):
@@ -78,11 +80,17 @@ def read_config(native: "Native") -> Config:
     raise CniError(5, b"the plugin's configuration cannot be read: " + problem, INSTALL_AGAIN)
 
 
-def read_body() -> bytes:
-    """Standard input. Above the limit it is refused at once, and the rest stays unread."""
+def read_body(native: "Native", deadline_ns: int) -> bytes:
+    """Standard input to its end. Above the limit it is refused at once, and the rest stays unread."""
     body = b""
     try:
-        while chunk := posix.read(0, 65536):
+        while True:
+            if not native.readable(0, deadline_ns):
+                what = b"stdin has no end: %d bytes of the configuration, and then silence" % len(body)
+                raise CniError(5, what, b"the container runtime closes it after the configuration")
+            chunk = posix.read(0, 65536)
+            if not chunk:
+                return body
             body += chunk
             if len(body) > BODY_MAX_BYTES:
                 what = b"the network configuration on stdin is larger than %d bytes" % BODY_MAX_BYTES
@@ -90,7 +98,6 @@ def read_body() -> bytes:
     except OSError as error:
         what = b"the network configuration cannot be read from stdin: " + reason(error)
         raise CniError(5, what, b"the container runtime passes it there") from None
-    return body
 
 
 def version_asked(body: bytes) -> bytes:
@@ -141,6 +148,8 @@ def exchange(config: Config, native: "Native", request: Request, deadline_ns: in
             unsent = request.publish()
             if link is None:
                 wire, unsent = Wire(), request.hello + unsent
+                if config.netns:
+                    enter(config.netns, native)
                 link = _socket.socket(_socket.AF_INET6 if ":" in config.address[0] else _socket.AF_INET)
                 link.settimeout((deadline_ns - now_ns) / 1e9)
                 link.connect(config.address)
@@ -163,10 +172,13 @@ def exchange(config: Config, native: "Native", request: Request, deadline_ns: in
         native.sleep(min(pause_ns, deadline_ns - native.boottime_ns()))
         pause_ns = min(pause_ns * 2, PAUSE_MAX_NS)
     who = b"the node agent" if wire.greeted else b"the NATS leaf at " + config.server
+    last += b"; see `orbweaver status`"
+    if not wire.greeted:
+        last += b", and run `orbweaver up` if the system is down"
     waited = b"%b did not answer for %.1f s" % (who, (native.boottime_ns() - native.start_ns) / 1e9)
     if posix.environ[b"CNI_COMMAND"] == b"STATUS":
-        raise CniError(50, b"the plugin is not available: " + waited, last + b"; see `orbweaver status`")
-    raise CniError(11, b"Try again later: " + waited, last + b"; see `orbweaver status`")
+        raise CniError(50, b"the plugin is not available: " + waited, last)
+    raise CniError(11, b"Try again later: " + waited, last)
 
 
 def listen(link: _socket.socket, wire: Wire, native: "Native", until_ns: int) -> Reply | NoResponder | None:
@@ -203,7 +215,7 @@ def answer(native: "Native") -> Reply:
     if command not in DEADLINES_S:
         what = b"CNI_COMMAND is %b" % (quote(command) if command else b"not set")
         raise CniError(4, what, b"the container runtime sets it to ADD, DEL, CHECK, GC, STATUS or VERSION")
-    body = read_body()
+    body = read_body(native, native.start_ns + int(DEADLINES_S[command] * 1e9))
     if command == b"VERSION":
         versions = b",".join(quote(version) for version in VERSIONS)
         reply = b'{"cniVersion":%b,"supportedVersions":[%b]}\n'
@@ -212,8 +224,6 @@ def answer(native: "Native") -> Reply:
         config = read_config(native)
         deadline_ns = native.start_ns + int(config.deadlines_s.get(command, DEADLINES_S[command]) * 1e9)
         request = Request(config, native, deadline_ns, body)
-        if config.netns:
-            enter(config.netns, native)
         return exchange(config, native, request, deadline_ns)
     except CniError as failure:
         failure.version = version_asked(body)
@@ -221,14 +231,24 @@ def answer(native: "Native") -> Reply:
 
 
 def enter(netns: bytes, native: "Native") -> None:
-    """To where the leaf's loopback is: a runtime may execute plugins in a node's or pod's network namespace."""
+    """To where the leaf's loopback is: a runtime may execute plugins in a node's or pod's network namespace.
+
+    Raises OSError where the namespace may come back (a system that is down has unmounted it), CniError where it cannot be.
+    """
+    descriptor = -1
     try:
         descriptor = posix.open(netns, posix.O_RDONLY | posix.O_CLOEXEC)
         native.setns(descriptor, CLONE_NEWNET)
-        posix.close(descriptor)
     except OSError as error:
         what = b"the network namespace %b cannot be entered: %b" % (netns, reason(error))
+        # The mount point without its mount is a plain file, which setns(2) refuses as it refuses a device.
+        plain = descriptor >= 0 and posix.fstat(descriptor).st_mode & FILE_KIND == PLAIN_FILE
+        if isinstance(error, FileNotFoundError) or (error.errno == EINVAL and plain):
+            raise OSError(error.errno, what.decode("utf-8", "replace")) from None
         raise CniError(5, what, b"run the plugin as root, or " + INSTALL_AGAIN) from None
+    finally:
+        if descriptor >= 0:
+            posix.close(descriptor)
 
 
 def error_object(failure: CniError) -> Reply:

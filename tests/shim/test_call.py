@@ -67,10 +67,10 @@ def test_a_large_body_passes_whole(shim: Make, server: Server, agent: Agent) -> 
 
 
 def test_an_agent_that_starts_late_is_found(shim: Make, server: Server) -> None:
-    late = Agent(server)
+    late, installed = Agent(server), shim(server.address)
     timer = threading.Timer(0.5, late.start)
     timer.start()
-    run = shim(server.address)("ADD")
+    run = installed("ADD")
     timer.join()
     late.stop()
     assert run.exit_code == 0
@@ -213,6 +213,34 @@ def test_a_configuration_that_is_none_says_what_to_run(shim: Make, text: str | N
     assert "orbweaver cni install" in str(run.error["details"])
 
 
+@pytest.mark.parametrize("verb", ["STATUS", "ADD", "VERSION"])
+def test_a_stdin_without_end_is_5_at_the_deadline(
+    shim: Make, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = freeze._source  # pyright: ignore[reportPrivateUsage]
+    short = source("cni.shim").replace(b'b"ADD": 60.0', b'b"ADD": 0.5').replace(b"10.0", b"0.5")
+    monkeypatch.setattr(freeze, "_source", lambda module: short if module == "cni.shim" else source(module))
+    monkeypatch.setattr(freeze, "BUILD", tmp_path / "build")
+    read_end, write_end = os.pipe()
+    began = time.monotonic()
+    os.write(write_end, b'{"cniVersion":')
+    done = subprocess.run(
+        [str(shim("127.0.0.1:1").directory / "orbweaver")],
+        stdin=read_end,
+        stdout=subprocess.PIPE,
+        env={"CNI_COMMAND": verb},
+        timeout=10,
+        check=False,
+    )
+    took_s = time.monotonic() - began
+    os.close(read_end)
+    os.close(write_end)
+    assert done.returncode == 1
+    assert b'"code":5,' in done.stdout
+    assert b"stdin has no end: 14 bytes" in done.stdout
+    assert 0.3 < took_s < 5
+
+
 def test_an_oversized_environment_is_4(shim: Make, server: Server, agent: Agent) -> None:
     assert shim(server.address)("ADD", CNI_ARGS="\n" * 60_000).error["code"] == 4
 
@@ -256,10 +284,10 @@ def test_a_closed_stdout_is_no_traceback(shim: Make, server: Server, agent: Agen
 
 def test_both_forms_say_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server = f"127.0.0.1:{free_port()}"
-    static = Installed(tmp_path / "bin", server, netns="/run/netns/none")
+    static = Installed(tmp_path / "bin", server, netns="/dev/null")
     said = [static("ADD", b"\xff"), static("VERSION"), static("nö\udcff"), static("GC", b" " * 600_000)]
     monkeypatch.setattr(install, "shim_path", lambda: freeze.build_launcher(tmp_path / "launcher"))
-    python = Installed(tmp_path / "bin", server, netns="/run/netns/none")
+    python = Installed(tmp_path / "bin", server, netns="/dev/null")
     again = [python("ADD", b"\xff"), python("VERSION"), python("nö\udcff"), python("GC", b" " * 600_000)]
     assert [(run.exit_code, run.stdout) for run in said] == [(run.exit_code, run.stdout) for run in again]
 

@@ -8,8 +8,9 @@ import shutil
 import stat
 import subprocess
 import sys
+import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.skipif(
 )
 BUDGET = {"builtins", "sys", "posix", "_socket", "cni.config", "cni.wire", "cni.shim"}
 """Every module of the frozen shim, those of the interpreter itself included."""
+FORMS = pytest.mark.parametrize("form", ["static", "python"])
 REPORT = "\nimport sys, posix\nposix.write(1, ' '.join(sys.modules).encode())\n"
 
 
@@ -79,12 +81,11 @@ def test_from_another_network_namespace_the_leaf_is_reached(
     assert found("ADD").exit_code == 0
 
 
-@pytest.mark.parametrize("form", ["static", "python"])
+@FORMS
 def test_a_leaf_in_a_node_namespace_is_reached(
     tmp_path: Path, netns: str, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if form == "python":
-        monkeypatch.setattr(install, "shim_path", lambda: freeze.build_launcher(tmp_path / "launcher"))
+    in_form(form, tmp_path, monkeypatch)
     inside = Server(tmp_path, free_port(), enter=("nsenter", f"--net=/run/netns/{netns}"))
     inside.start()
     installed = Installed(
@@ -96,11 +97,74 @@ def test_a_leaf_in_a_node_namespace_is_reached(
     assert run.error["details"] == "nobody serves orb.cni.n1; see `orbweaver status`"
 
 
-def test_a_namespace_that_is_none_is_5(tmp_path: Path) -> None:
-    for path in ("/run/netns/orbshim-missing", "/dev/null"):
+@pytest.fixture
+def mount_point(netns: str, tmp_path: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """Where a system that is up mounts its namespace, and how it does so."""
+    path = tmp_path / "netns"
+
+    def mount() -> None:
+        path.touch(mode=0o400)
+        subprocess.run(["mount", "--bind", f"/run/netns/{netns}", str(path)], check=True)
+
+    yield path, mount
+    subprocess.run(["umount", "--lazy", str(path)], check=False, capture_output=True)
+
+
+def in_form(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if form == "python":
+        monkeypatch.setattr(install, "shim_path", lambda: freeze.build_launcher(tmp_path / "launcher"))
+
+
+@FORMS
+def test_what_can_never_be_a_namespace_is_5_at_once(
+    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_form(form, tmp_path, monkeypatch)
+    for path in ("/dev/null", str(tmp_path)):
         run = Installed(tmp_path / "bin", "127.0.0.1:1", netns=path)("ADD")
         assert run.error["code"] == 5
-        assert path in str(run.error["msg"])
+        assert f"{path} cannot be entered: Invalid argument" in str(run.error["msg"])
+
+
+@FORMS
+@pytest.mark.parametrize("left", ["nothing", "mount point"])
+def test_a_system_that_is_down_is_awaited(
+    tmp_path: Path, form: str, left: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`down` takes the mount of its namespace away: that is as if nothing listened."""
+    in_form(form, tmp_path, monkeypatch)
+    path = tmp_path / "netns"
+    if left == "mount point":
+        path.touch(mode=0o400)
+    installed = Installed(
+        tmp_path / "bin", "127.0.0.1:1", netns=str(path), deadlines_s={"ADD": 0.4, "DEL": 0.4}
+    )
+    for verb, code, least_s in (("ADD", 11, 0.4), ("DEL", 11, 0.4), ("STATUS", 50, 0.9)):
+        run = installed(verb)
+        assert run.error["code"] == code
+        assert str(path) in str(run.error["details"]) and "run `orbweaver up`" in str(run.error["details"])
+        assert least_s <= run.took_s < 3
+
+
+@FORMS
+def test_a_namespace_that_comes_back_is_entered(
+    tmp_path: Path,
+    netns: str,
+    form: str,
+    mount_point: tuple[Path, Callable[[], None]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    in_form(form, tmp_path, monkeypatch)
+    path, mount = mount_point
+    inside = Server(tmp_path, free_port(), enter=("nsenter", f"--net=/run/netns/{netns}"))
+    inside.start()
+    timer = threading.Timer(0.4, mount)
+    timer.start()
+    run = Installed(tmp_path / "bin", inside.address, netns=str(path), deadlines_s={"DEL": 2})("DEL")
+    timer.join()
+    inside.stop()
+    # The leaf is there and takes the credential; nobody serves the subject.
+    assert run.error["details"] == "nobody serves orb.cni.n1; see `orbweaver status`"
 
 
 def test_import_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
