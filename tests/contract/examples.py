@@ -47,9 +47,25 @@ _LEASE_VIEW = query.LeaseView(
 _POD = {"pod_namespace": "shop", "pod_name": "web-0", "pod_uid": "u1"}
 _EVENT = {"at_ns": 1_700_000_000_000_000_001, "node": "n1", "container_id": "c1", "ifname": "eth0", **_POD}
 
+_STATUS = attach.NetworkStatus(
+    name="kube-system/fast",
+    interface="net1",
+    ips=("10.7.0.12",),
+    mac="02:00:00:00:00:01",
+    default=True,
+    dns={},
+)
+
 EXAMPLES: dict[str, msgspec.Struct] = {
     "attach.completed.1": attach.AttachCompleted(
         **_EVENT, addresses=("10.6.0.12/16", "fd00::c/64"), duration_ms=9.5, trace_id="ab12"
+    ),
+    "attach.completed.1.networks": attach.AttachCompleted(
+        **_EVENT,
+        addresses=("10.6.0.12/16",),
+        duration_ms=9.5,
+        trace_id="ab12",
+        network_status=(_STATUS,),
     ),
     "attach.failed.1": attach.AttachFailed(
         **_EVENT, error="pool_exhausted", message="rack-1 is full", duration_ms=4.25, trace_id="ab12"
@@ -110,6 +126,37 @@ EXAMPLES: dict[str, msgspec.Struct] = {
         ttl_ms=59_000,
         **_POD,
         seen=_MARK,
+    ),
+    "ipam.allocate.1.networks": ipam.Allocate(
+        attempt="aa",
+        node="n1",
+        container_id="c1",
+        ifname="eth0",
+        interfaces=(ipam.InterfaceRequest(ifname="eth0"),),
+        ttl_ms=59_000,
+        **_POD,
+        seen=_MARK,
+        further_networks=True,
+    ),
+    "ipam.allocated.1.networks": ipam.Allocated(
+        attempt="aa",
+        pod_uid="u1",
+        grants=(ipam.Grant(ifname="net1", family=4, address="10.7.0.12/16", pool="fast", generation=3),),
+        mark=_MARK,
+        term=2,
+        networks={"kube-system/fast": '{"cniType":"macvlan"}'},
+        interfaces=(
+            ipam.NetworkInterface(ifname="eth0"),
+            ipam.NetworkInterface(ifname="net1", network="kube-system/fast"),
+        ),
+    ),
+    "release.attachment.1.networks": ipam.Release(
+        node="n1",
+        container_id="c1",
+        ifname="eth0",
+        attempt="aa",
+        generation=3,
+        others=(ipam.ReleasedInterface(ifname="net1", generation=4),),
     ),
     "ipam.allocated.1": ipam.Allocated(
         attempt="aa",
@@ -291,6 +338,17 @@ EXAMPLES: dict[str, msgspec.Struct] = {
                 generation=3,
                 trace_id="ab12",
                 differences=("the address is missing",),
+            ),
+        )
+    ),
+    "query.attachments.page.1.networks": query.AttachmentsPage(
+        attachments=(
+            query.AttachmentView(
+                container_id="c1",
+                interface="eth0",
+                state="completed",
+                node="n1",
+                network_status=(_STATUS,),
             ),
         )
     ),
