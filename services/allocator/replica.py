@@ -49,6 +49,7 @@ log = structlog.get_logger()
 CATCH_UP_S = 5.0
 """Without one record more in this time, the next is not going to come."""
 MARK_INTERVAL_S = 1.0
+MARK_ASK_EVERY_S = 0.3
 HEARD_S = 30.0
 """A node that was heard of so lately is expected to answer a new leader."""
 LOOK_AGAIN_S = 0.5
@@ -87,6 +88,7 @@ class Replica:
         self._memory = State()
         self._recovery: Recovery | None = None
         self._reconnected = asyncio.Event()
+        self._listening_s = 0.0
         self.reason = "starting"
         self._without_facts = ""
         self._metrics = AllocatorMetrics(
@@ -108,6 +110,7 @@ class Replica:
             refused=self._metrics.refused,
         )
         await self._bus.listen(subjects.WITNESS_ALL, self._on_witness)
+        self._listening_s = self._clock.monotonic_s()
         self._bus.connection.on_reconnect(self._reconnected.set)
         following = asyncio.create_task(self._follow_facts_for_ever())
         try:
@@ -284,14 +287,24 @@ class Replica:
         state.put_pools({name: self._facts.pool_space(name) for name in names})
 
     async def _hear_marks(self, state: State) -> None:
-        """Asks the nodes how far they have seen the log, and waits until those that were there a moment ago have told."""
+        """Asks the nodes how far they have seen the log, and waits until those that were there a moment ago have told.
+
+        A process that has just begun has heard nobody: it gives them time to come. A log without a mark is not to be believed
+        without them.
+        """
         began_s = self._clock.monotonic_s()
         heard_s = self._watch.heard_s
         expected = {node for node, at_s in heard_s.items() if began_s - at_s < HEARD_S} or state.nodes()
-        await self._bus.publish(subjects.ASK_WITNESS_ALL, encode(AskReport()))
+        patience_s = limits.REBUILD_WAIT_S if self._marks.read() is None else limits.MARK_COLD_WAIT_S
+        until_s = max(began_s + limits.MARK_WAIT_S, self._listening_s + patience_s)
+        ask, asked_s = encode(AskReport()), began_s - 1.0
         while any(heard_s.get(node, 0.0) < began_s for node in expected):
-            if self._clock.monotonic_s() - began_s >= limits.MARK_WAIT_S:
+            now_s = self._clock.monotonic_s()
+            if now_s >= until_s:
                 return
+            if now_s - asked_s >= MARK_ASK_EVERY_S:
+                asked_s = now_s
+                await self._bus.publish(subjects.ASK_WITNESS_ALL, ask)
             await asyncio.sleep(0.005)
 
     async def _demand_end(self, state: State) -> None:
@@ -343,9 +356,12 @@ class Replica:
             if state.sequence > folded:
                 folded, until = state.sequence, self._clock.monotonic_s() + CATCH_UP_S
             if self._clock.monotonic_s() > until:
-                raise LogLost(
-                    f"the log has {last} records, only {state.sequence} can be read: the last one is damaged"
-                )
+                if await self._bus.get_message("LEASES", state.sequence + 1) is None:
+                    raise LogLost(
+                        f"the log has {last} records, only {state.sequence} can be read: the last one is damaged"
+                    )
+                # it is there; its delivery is late, as while servers elect
+                until = self._clock.monotonic_s() + CATCH_UP_S
             await asyncio.sleep(0.005)
         if state.sequence > last:
             raise LogLost(
