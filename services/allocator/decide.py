@@ -6,10 +6,12 @@ read clocks or randomness, log, or do I/O. A domain "no" is a value; nothing her
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 import msgspec
 
 from services.allocator.facts import Facts, PodFact, PoolFact
-from services.allocator.network import requests_of
+from services.allocator.network import interfaces_of, requests_of
 from services.allocator.selection import Refusal, Selection, Want, select
 from services.allocator.state import HeldInterface, Holding, State
 from shared import limits
@@ -65,14 +67,15 @@ def decide_allocate(
     if not isinstance(identity, Identity):
         return identity
     requests = requests_of(facts, identity.pod, command)
-    refusal = requests if isinstance(requests, Refusal) else check_annotations(identity.pod)
-    if isinstance(requests, Refusal) or refusal is not None:
-        assert refusal is not None
-        return Rejected(refusal)
+    if isinstance(requests, Refusal):
+        return Rejected(requests)
     holding = state.holdings.get(identity.owner)
     requested = tuple(request.ifname for request in requests)
-    events: list[LeaseEvent] = []
     held: frozenset[str] = frozenset(holding.interfaces) if holding is not None else frozenset()
+    refusal = check_annotations(identity.pod, {*requested, *held})
+    if refusal is not None:
+        return Rejected(refusal)
+    events: list[LeaseEvent] = []
     if holding is not None and holding.container_id != command.container_id:
         generation = state.generation + 1
         events.append(
@@ -320,16 +323,25 @@ def grants_of(state: State, facts: Facts, owner: str) -> tuple[Grant, ...]:
     return tuple(out)
 
 
-def check_annotations(pod: PodFact | None) -> Refusal | None:
-    """What is wrong with the pod's annotations beside its pools: routes and the default-route NIC."""
+def check_annotations(pod: PodFact | None, ifnames: Set[str]) -> Refusal | None:
+    """What is wrong with the pod's annotations beside its pools: routes and the default-route NIC.
+
+    `ifnames` are the interfaces that it has or is about to have."""
     if pod is None:
         return None
+    nic = notes.default_route_nic(pod.annotations.get(notes.DEFAULT_ROUTE_NIC, ""))
     for parsed in (
         notes.routes(pod.annotations[notes.ROUTES]) if pod.annotations.get(notes.ROUTES) else (),
-        notes.default_route_nic(pod.annotations.get(notes.DEFAULT_ROUTE_NIC, "")),
+        nic,
     ):
         if isinstance(parsed, Invalid):
             return Refusal("annotation_invalid", f"pod {pod.namespace}/{pod.name}: {parsed.message}")
+    if nic and nic not in ifnames and nic not in (names := interfaces_of(pod)):
+        known = ", ".join(sorted({*ifnames, *names}))
+        return Refusal(
+            "annotation_invalid",
+            f"pod {pod.namespace}/{pod.name}: podDefaultRouteNIC: {nic} don't exist in pod; it has {known}",
+        )
     return None
 
 

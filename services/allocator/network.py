@@ -12,7 +12,7 @@ from services.allocator.facts import Facts, PodFact
 from services.allocator.selection import Refusal
 from shared import limits
 from shared.contracts.ipam import Allocate, InterfaceRequest
-from shared.manifests.annotations import path_of
+from shared.manifests.annotations import IPPOOLS, ippools, path_of
 from shared.manifests.networks import (
     DEFAULT_NETWORK,
     NETWORKS,
@@ -38,6 +38,19 @@ def requests_of(
             return found
         out.append(found)
     return tuple(out)
+
+
+def interfaces_of(pod: PodFact) -> frozenset[str]:
+    """All interfaces that the pod's annotations show, eth0 included. One that cannot be read shows none: who needs it refuses it."""
+    read = networks(pod.annotations.get(NETWORKS, ""), pod.namespace)
+    further = () if isinstance(read, Invalid) else read
+    text = pod.annotations.get(IPPOOLS, "")
+    items = ippools(text) if text else ()
+    named = () if isinstance(items, Invalid) else tuple(item.interface for item in items)
+    unnamed = named.count("") - 1
+    return frozenset(
+        ("eth0", *filter(None, named), *(interface_of(further, i) for i in range(max(len(further), unnamed))))
+    )
 
 
 def _with_further(

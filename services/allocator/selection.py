@@ -185,9 +185,7 @@ def _from_ippools(
         others = networks(pod.annotations.get(NETWORKS, "") if pod else "", pod.namespace if pod else "")
         if isinstance(others, Invalid):
             return Refusal("annotation_invalid", others.message)
-        ifnames = ["eth0"] + [
-            interface_of(others, i) if i < len(others) else f"net{i + 1}" for i in range(len(value) - 1)
-        ]
+        ifnames = ["eth0", *(interface_of(others, i) for i in range(len(value) - 1))]
     if len(ifnames) > limits.INTERFACES_PER_POD_MAX:
         message = f"{notes.path_of(notes.IPPOOLS)}: {len(ifnames)} interfaces, at most {limits.INTERFACES_PER_POD_MAX} are served"
         return Refusal("annotation_invalid", message)

@@ -32,8 +32,9 @@ class NetworkRef(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def interface_of(refs: tuple[NetworkRef, ...], position: int) -> str:
-    """The interface of the network at `position`, counted from 0, as Multus names it."""
-    return refs[position].interface or f"net{position + 1}"
+    """The interface of the network at `position`, counted from 0, as Multus names it; also beyond the last of `refs`."""
+    named = refs[position].interface if position < len(refs) else ""
+    return named or f"net{position + 1}"
 
 
 @lru_cache(maxsize=CACHE)

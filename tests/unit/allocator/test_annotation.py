@@ -305,6 +305,39 @@ def test_other_annotations_that_cannot_be_read_are_refused(key: str, value: obje
         assert world.add("shop/web")
 
 
+@pytest.mark.parametrize(
+    ("marks", "interfaces"),
+    [
+        ({}, ["eth0"]),
+        ({NETWORKS: "a,shop/b@fast"}, ["eth0", "net1", "fast"]),
+        (
+            {IPPOOLS: [{"interface": "eth0", "ipv4": ["red"]}, {"interface": "up1", "ipv4": ["red"]}]},
+            ["eth0", "up1"],
+        ),
+        ({NETWORKS: "a@fast", IPPOOLS: [{"ipv4": ["red"]}] * 3}, ["eth0", "fast", "net2"]),
+    ],
+)
+def test_c00014_the_default_route_nic_must_be_one_of_the_pods(
+    marks: dict[str, object], interfaces: list[str]
+) -> None:
+    nic = "ipam.spidernet.io/default-route-nic"
+    for name in interfaces:
+        assert World(*POOLS, pod("shop/web", annotations={**marks, nic: name})).add("shop/web")
+    world = World(*POOLS, pod("shop/web", annotations={**marks, nic: "net9"}))
+    refusal = world.refused("shop/web")
+    assert refusal.error == "annotation_invalid"
+    assert "podDefaultRouteNIC: net9 don't exist in pod" in refusal.message
+    assert all(name in refusal.message for name in interfaces)
+    assert not world.state.holdings
+
+
+def test_the_default_route_nic_may_be_the_one_that_is_called_or_one_that_is_held() -> None:
+    marks = {"ipam.spidernet.io/default-route-nic": "net5"}
+    world = World(*POOLS, pod("shop/web", annotations=marks))
+    assert world.add("shop/web", InterfaceRequest(ifname="net5"))
+    assert world.add("shop/web", InterfaceRequest(ifname="eth0"))
+
+
 def test_a_namespaces_broken_annotation_is_refused_and_names_the_namespace() -> None:
     world = World(*POOLS, namespace("shop", annotations={DEFAULT_V4: "{"}), pod("shop/web"))
     refusal = world.refused("shop/web")
