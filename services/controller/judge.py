@@ -133,6 +133,12 @@ def judge(
             break  # what came or went may have opened the way for the rest
     for key, errors in refused.items():
         problems += [problem(wish.wanted[key], error) for error in errors]
+    for key, document in wish.broken.items():
+        # it cannot come into force, but whoever mends its form wants to know what else is wrong
+        old = objects.in_force.get(key)
+        outcome = rules.admit(document.raw, old.raw if old is not None else None, ())
+        if isinstance(outcome, tuple):
+            problems += [problem(document, error) for error in shape.besides(outcome, document.errors)]
     for key, document in wish.wanted.items():
         if leaving(objects.in_force.get(key), document):
             sentence = "it was deleted and has leases; when the last is released it is created anew"

@@ -17,11 +17,12 @@ from shared.manifests.problem import FieldError
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
-    """`wanted` may come into force as it is written; `held` are objects whose text is wrong or out of sight: what is in force of
-    them stays. An object in force that is in neither is to be deleted."""
+    """`wanted` may come into force as it is written; `held` are objects whose text is wrong (`broken`) or out of sight: what is in
+    force of them stays. An object in force that is in neither is to be deleted."""
 
     wanted: dict[ObjectKey, Document]
     held: frozenset[ObjectKey]
+    broken: dict[ObjectKey, Document]
     problems: tuple[SourceProblem, ...]
     warnings: tuple[SourceProblem, ...]
 
@@ -33,7 +34,7 @@ def merge(
     to the reason why their present text is not known."""
     wanted: dict[ObjectKey, Document] = {}
     owners: dict[ObjectKey, Document] = {}
-    broken: set[ObjectKey] = set()
+    broken: dict[ObjectKey, Document] = {}
     blind: set[str] = set()
     problems = [
         SourceProblem(file=path or ".", line=0, object="", field="", message=f"cannot be read: {reason}")
@@ -57,16 +58,18 @@ def merge(
                     problems.append(_twice(document, owner))
                 continue
             if document.errors or document.tree.errors:
-                broken.add(document.key)
+                broken[document.key] = document
             else:
                 wanted[document.key] = document
-    held = broken | {
+    held = broken.keys() | {
         key
         for key, stored in in_force.items()
         if key not in owners and (stored.file in blind or is_below(stored.file, unreadable))
     }
     warnings = [problem(document, one) for document in wanted.values() for one in document.warnings]
-    return Wish(wanted=wanted, held=frozenset(held), problems=tuple(problems), warnings=tuple(warnings))
+    return Wish(
+        wanted=wanted, held=frozenset(held), broken=broken, problems=tuple(problems), warnings=tuple(warnings)
+    )
 
 
 def is_below(path: str, places: Mapping[str, str]) -> bool:

@@ -56,10 +56,10 @@ def total(spec: RangeSpec) -> IntervalSet:
 
 
 def family_of(spec: RangeSpec) -> Family:
-    """The written version, else the subnet's, else 4."""
+    """The written version, else (or where that is none) the subnet's, else 4."""
     if spec.ip_version == 6:
         return 6
-    network = None if spec.ip_version else network_of(spec.subnet)
+    network = None if spec.ip_version == 4 else network_of(spec.subnet)
     return network.family if network else 4
 
 
@@ -170,9 +170,8 @@ def _destination_errors(route: Route, path: str, subnet: Network, seen: set[Netw
 def spec_errors(spec: RangeSpec) -> list[FieldError]:
     """Everything about ranges, gateway and routes that one spec alone decides."""
     subnet = network_of(spec.subnet)
-    family = family_of(spec)
-    if subnet is not None and subnet.family != family:
-        subnet = None  # said by subnet_errors
+    # a version that is not the subnet's is said by subnet_errors; all else is judged by the subnet
+    family = family_of(spec) if subnet is None else subnet.family
     out = range_errors(spec.ips, "spec.ips", family, subnet)
     out += range_errors(spec.exclude_ips, "spec.excludeIPs", family, subnet)
     if subnet is not None:

@@ -10,9 +10,11 @@ from typing import Any
 
 import msgspec
 
+from shared.admission.draft import existing
 from shared.admission.rules import admit, mutate, validate
 from shared.admission.verdict import Operation, Verdict, verdict
 from shared.admission.view import Objects
+from shared.manifests import shape
 from shared.manifests.document import Document, ManifestFile, ObjectKey
 from shared.manifests.meta import Json
 from shared.manifests.problem import FieldError, Problem
@@ -138,11 +140,10 @@ def _rank(document: Document, old: Json | None, stored: Objects) -> tuple[int, i
 
 def _judge_one(document: Document, old: Json | None, view: Objects) -> Judgement:
     operation: Operation = "CREATE" if old is None else "UPDATE"
+    admitted, found = admit(_continued(document.raw, old), old, view)
     if document.errors:
-        found = Verdict(errors=document.errors)
-        admitted = None
-    else:
-        admitted, found = admit(_continued(document.raw, old), old, view)
+        said = document.errors
+        found = Verdict(errors=(*said, *shape.besides(found.errors, said)), warnings=found.warnings)
     return Judgement(
         object=document.label,
         operation=operation,
@@ -157,7 +158,7 @@ def _continued(raw: Json, old: Json | None) -> Json:
     """A manifest applied over what is stored: what only the system writes goes on."""
     if old is None:
         return raw
-    meta: Json = raw.get("metadata") or {}
+    meta = existing(raw, "metadata") or {}
     before: Json = old.get("metadata") or {}
     kept = {key: before[key] for key in ("uid", "ownerReferences") if key in before and key not in meta}
     status = {} if "status" in raw or "status" not in old else {"status": old["status"]}

@@ -46,19 +46,22 @@ UNSET = "is not generated correctly, 'spec.subnet' may be invalid"
 
 
 def mutate(raw: Json, view: View) -> Json:
-    """The pool with its defaults: finalizer, ipVersion, label, owner, merged ranges. Never fails."""
-    if draft.terminating(raw):
-        return raw
+    """The pool with its defaults: finalizer, ipVersion, label, owner, merged ranges. Never fails. A terminating one gets those of
+    the schema and its version only."""
     out = draft.draft_of(raw)
     meta, spec = draft.section(out, "metadata"), draft.section(out, "spec")
     if meta is None or spec is None:
         return out
-    draft.finalize(meta, FINALIZER)
+    leaving = draft.terminating(raw)
+    if not leaving:
+        draft.finalize(meta, FINALIZER)
     draft.default(spec, default=False, disable=False)
     network = network_of(draft.text(spec, "subnet"))
     if network is None:
         return out
     draft.default(spec, ipVersion=network.family)
+    if leaving:
+        return out
     draft.label_cidr(meta, CIDR_LABEL, str(network))
     if view.settings.enable_spider_subnet:
         _inherit(meta, spec, view)

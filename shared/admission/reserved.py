@@ -15,9 +15,8 @@ UNSET = "is not generated correctly, 'spec.ips' may be empty or its first elemen
 
 
 def mutate(raw: Json, view: View) -> Json:
-    """The reservation with its version, which the first of its ranges decides, and merged ranges. Never fails."""
-    if draft.terminating(raw):
-        return raw
+    """The reservation with its version, which the first of its ranges decides, and merged ranges. Never fails. A
+    terminating one gets its version only."""
     out = draft.draft_of(raw)
     spec = draft.section(out, "spec")
     ips = draft.texts(spec, "ips") if spec is not None else None
@@ -28,7 +27,8 @@ def mutate(raw: Json, view: View) -> Json:
     except ValueError:
         return out
     draft.default(spec, ipVersion=family)
-    merge_ranges(spec, 6 if spec["ipVersion"] == 6 else 4)
+    if not draft.terminating(raw):
+        merge_ranges(spec, 6 if spec["ipVersion"] == 6 else 4)
     return out
 
 

@@ -57,11 +57,12 @@ def validate(operation: Operation, raw: Json | None, old: Json | None, view: Vie
     stored = None if isinstance(before, Invalid) else before
     if operation == "DELETE":
         return verdict(_delete_errors(stored, view))
-    decoded = shape.decode(row.type, raw)
+    decoded, misfits = shape.lenient(row.type, raw)
     if isinstance(decoded, Invalid):
-        return verdict(decoded.errors)
+        return verdict(misfits)
     errors, warnings = _findings(decoded, stored if operation == "UPDATE" else None, view)
-    return verdict([*_meta_errors(decoded.metadata), *errors], warnings)
+    found = [*_meta_errors(decoded.metadata), *errors]
+    return verdict([*misfits, *shape.besides(found, misfits)], warnings)
 
 
 def admit(raw: Json, old: Json | None, view: View) -> tuple[Json, Verdict]:
@@ -146,7 +147,7 @@ def _findings(now: Object, old: Object | None, view: View) -> tuple[list[FieldEr
             return pod.namespace_findings(now, old if isinstance(old, Namespace) else None, view)
         case ConfigMap() if now.metadata.name == conf.CONFIG_MAP:
             found = conf.settings_of(now)
-            errors = list(found.errors) if isinstance(found, Invalid) else []
+            return (list(found.errors) if isinstance(found, Invalid) else []), conf.warnings_of(now)
         case _:
             pass
     return errors, []

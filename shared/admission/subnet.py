@@ -29,18 +29,21 @@ CIDR_LABEL = f"{PREFIX}/subnet-cidr"
 
 
 def mutate(raw: Json, view: View) -> Json:
-    """The subnet with its defaults: finalizer, ipVersion, label, merged ranges. Never fails."""
-    if draft.terminating(raw):
-        return raw
+    """The subnet with its defaults: finalizer, ipVersion, label, merged ranges. Never fails. A terminating one gets its version
+    only."""
     out = draft.draft_of(raw)
     meta, spec = draft.section(out, "metadata"), draft.section(out, "spec")
     if meta is None or spec is None:
         return out
-    draft.finalize(meta, FINALIZER)
+    leaving = draft.terminating(raw)
+    if not leaving:
+        draft.finalize(meta, FINALIZER)
     network = network_of(draft.text(spec, "subnet"))
     if network is None:
         return out
     draft.default(spec, ipVersion=network.family)
+    if leaving:
+        return out
     draft.label_cidr(meta, CIDR_LABEL, str(network))
     merge_ranges(spec, network.family, network)
     return out

@@ -264,22 +264,16 @@ def _placed(meta: Json, namespace: str) -> Json:
 def _name_errors(row: Kind | None, meta: Json) -> list[FieldError]:
     name = meta.get("name")
     if not isinstance(name, str) or not name:
-        return [invalid("metadata.name", "the object must have a name, a string", "Required")]
-    if row is None:
-        return []
-    if row.kind == "Namespace":
-        fits = LABEL.fullmatch(name) is not None
+        out = [invalid("metadata.name", "the object must have a name, a string", "Required")]
+    elif row is None or (
+        LABEL.fullmatch(name) if row.kind == "Namespace" else len(name) <= 253 and SUBDOMAIN.fullmatch(name)
+    ):
+        out = []
     else:
-        fits = len(name) <= 253 and SUBDOMAIN.fullmatch(name) is not None
-    out = (
-        []
-        if fits
-        else [
-            invalid(
-                "metadata.name", f"{name[:80]!r} is not a DNS-1123 name: lower-case letters, digits, - and ."
-            )
-        ]
-    )
+        sentence = f"{name[:80]!r} is not a DNS-1123 name: lower-case letters, digits, - and ."
+        out = [invalid("metadata.name", sentence)]
+    if row is None:
+        return out
     namespace = meta.get("namespace")
     if row.namespaced and isinstance(namespace, str) and namespace and not LABEL.fullmatch(namespace):
         out.append(invalid("metadata.namespace", f"{namespace[:80]!r} is not a DNS-1123 label"))

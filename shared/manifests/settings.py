@@ -141,11 +141,28 @@ def parse(text: str) -> Settings | Invalid:
     members = {key: value for key, value in written.items() if key not in ("clusterNetwork", "namespace")}
     if _REDUNDANT in members:
         members[_FLEXIBLE] = members.pop(_REDUNDANT)
-    decoded = shape.decode(Settings, members, _ROOT)
+    decoded, misfits = shape.lenient(Settings, members, _ROOT)
     if isinstance(decoded, Invalid):
         return decoded
-    errors = _limits(decoded)
-    return Invalid(errors=tuple(errors)) if errors else _dependent(decoded, members)
+    errors = (*misfits, *shape.besides(_limits(decoded), misfits))
+    return Invalid(errors=errors) if errors else _dependent(decoded, members)
+
+
+WITHOUT_EFFECT = ("enableGatewayDetection", "enableIPConflictDetection")
+"""Features of a later version, off by default."""
+
+
+def warnings_of(config_map: ConfigMap) -> list[FieldError]:
+    """Settings that are taken and have no effect yet."""
+    settings = settings_of(config_map)
+    if isinstance(settings, Invalid):
+        return []
+    switched = (settings.enable_gateway_detection, settings.enable_ip_conflict_detection)
+    return [
+        invalid(member(_ROOT, key), "is not served in this version, so it has no effect", "Unknown")
+        for key, on in zip(WITHOUT_EFFECT, switched, strict=True)
+        if on
+    ]
 
 
 def _under_root(error: FieldError, line: int) -> FieldError:

@@ -7,6 +7,7 @@ msgspec's own decoder stops at the first mistake. Must not know any kind or rule
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from functools import cache
 from typing import Any, TypeVar, cast
 
@@ -47,6 +48,75 @@ def decode(type_: type[T], value: object, path: str = "") -> T | Invalid:
         return Invalid(
             errors=errors or (invalid(path, f"the object does not fit {type_.__name__}", "TypeInvalid"),)
         )
+
+
+def lenient(type_: type[T], value: object, path: str = "") -> tuple[T | Invalid, tuple[FieldError, ...]]:
+    """What of `value` fits `type_`, and all that does not: a member of a wrong type is absent, an element or entry of a wrong type is
+    empty, so that the others keep their places. `Invalid` where nothing of it fits."""
+    found = decode(type_, value, path)
+    if not isinstance(found, Invalid):
+        return found, ()
+    fitting = _fitting(_info(type_), without_nulls(value))
+    return decode(type_, fitting, path), found.errors
+
+
+def besides(errors: Iterable[FieldError], said: Iterable[FieldError]) -> list[FieldError]:
+    """The errors about fields of which nothing is said yet: what a rule says of a member that could not be read is noise."""
+    fields = [error.field for error in said]
+    return [
+        error
+        for error in errors
+        if not any(
+            error.field == field or not field or error.field.startswith((f"{field}.", f"{field}["))
+            for field in fields
+        )
+    ]
+
+
+def _fitting(info: inspect.Type, value: Any) -> Any:
+    """`value` without what does not fit; UNSET where it does not fit itself."""
+    if isinstance(info, inspect.UnionType):
+        info = next(one for one in info.types if not isinstance(one, inspect.NoneType))
+    match info:
+        case inspect.StructType():
+            if not isinstance(value, dict):
+                return msgspec.UNSET
+            types = {field.encode_name: field.type for field in info.fields}
+            members = {
+                key: _fitting(types[key], item) if key in types else item
+                for key, item in cast("dict[str, Any]", value).items()
+            }
+            return {key: item for key, item in members.items() if item is not msgspec.UNSET}
+        case inspect.VarTupleType() | inspect.ListType():
+            if not isinstance(value, list):
+                return msgspec.UNSET
+            return [_fitting_or_empty(info.item_type, item) for item in cast("list[Any]", value)]
+        case inspect.DictType():
+            if not isinstance(value, dict):
+                return msgspec.UNSET
+            entries = cast("dict[str, Any]", value)
+            return {key: _fitting_or_empty(info.value_type, item) for key, item in entries.items()}
+        case _:
+            errors: list[FieldError] = []
+            _walk(info, value, "", errors, None)
+            return msgspec.UNSET if errors else value
+
+
+def _fitting_or_empty(info: inspect.Type, value: Any) -> Any:
+    found = _fitting(info, value)
+    if found is not msgspec.UNSET:
+        return found
+    match info:
+        case inspect.StructType() | inspect.DictType():
+            return {}
+        case inspect.VarTupleType() | inspect.ListType():
+            return []
+        case inspect.IntType():
+            return 0
+        case inspect.BoolType():
+            return False
+        case _:
+            return ""
 
 
 def without_nulls(value: object) -> Any:

@@ -45,14 +45,26 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True):
     line: int
     lines: dict[tuple[str, ...], int]
     errors: tuple[tuple[FieldError, int], ...]
+    blocks: dict[tuple[str, ...], tuple[int, str]] = {}
+    """Literal block scalars (`|`): the line of their first line, and their text."""
 
     def line_of(self, steps: tuple[str, ...]) -> int:
-        """The line of a path, or of the nearest thing around it that was written."""
+        """The line of a path, or of the nearest thing around it that was written. A path may lead into the YAML that a block scalar
+        holds, as the settings in a ConfigMap are."""
         for size in range(len(steps), 0, -1):
             line = self.lines.get(steps[:size])
             if line is not None:
-                return line
+                return self._line_within(steps[:size], steps[size:]) or line
         return self.line
+
+    def _line_within(self, outer: tuple[str, ...], inner: tuple[str, ...]) -> int:
+        if outer not in self.blocks or not inner:
+            return 0
+        first, text = self.blocks[outer]
+        for tree in load(text):
+            if isinstance(tree.value, dict) and inner[0] in tree.value:
+                return first + tree.line_of(inner) - 1
+        return 0
 
 
 def load(text: str) -> list[Tree]:
@@ -148,7 +160,7 @@ class _Composer:
         node: yaml.Node
         if isinstance(event, yaml.ScalarEvent):
             tag = _PLAIN if event.implicit[0] else event.tag or _STR
-            node = yaml.ScalarNode(tag, event.value, event.start_mark)
+            node = yaml.ScalarNode(tag, event.value, event.start_mark, style=event.style)
         elif isinstance(event, yaml.SequenceStartEvent):
             node = yaml.SequenceNode(event.tag or "", [], event.start_mark)
         else:
@@ -202,6 +214,7 @@ class _Reader:
         self.offset = offset
         self.lines: dict[tuple[str, ...], int] = {}
         self.errors: list[tuple[FieldError, int]] = []
+        self.blocks: dict[tuple[str, ...], tuple[int, str]] = {}
         self.open: set[int] = set()
         self.left = NODES_MAX
 
@@ -209,7 +222,13 @@ class _Reader:
         value = self.value(node, "", ())
         if self.left < 0:
             self.wrong("", f"the document has more than {NODES_MAX} values", node)
-        return Tree(value=value, line=self.line(node), lines=self.lines, errors=tuple(self.errors))
+        return Tree(
+            value=value,
+            line=self.line(node),
+            lines=self.lines,
+            errors=tuple(self.errors),
+            blocks=self.blocks,
+        )
 
     def line(self, node: yaml.Node) -> int:
         return node.start_mark.line + 1 + self.offset
@@ -273,6 +292,8 @@ class _Reader:
                 self.wrong(here, f"the key {key!r} is given twice", key_node, duplicate=True)
                 continue
             self.lines[below] = self.line(key_node)
+            if isinstance(value_node, yaml.ScalarNode) and value_node.style == "|":
+                self.blocks[below] = (self.line(value_node) + 1, value_node.value)
             out[key] = self.value(value_node, here, below)
         return {**merged, **out} if merged else out
 

@@ -135,3 +135,103 @@ def test_deletion() -> None:
     denied = judge_deletion(key, protected)
     assert denied.status == 403
     assert denied.to_json()["errors"][0]["code"] == "Forbidden"
+
+
+def fields(text: str, stored: Objects | None = None) -> list[tuple[str, int]]:
+    (one,) = judge_files([parse(text, "f.yaml")], stored or Objects())
+    assert not one.valid and one.admitted is None
+    return sorted((error.field, error.line) for error in one.errors)
+
+
+def test_wrong_types_do_not_hide_what_the_rules_say() -> None:
+    text = """\
+apiVersion: spiderpool.spidernet.io/v2beta1
+kind: SpiderIPPool
+metadata:
+  name: Not_A_Name
+  labels: {"a b": c}
+spec:
+  subnet: 10.6.0.0/16
+  ipVersion: "4"
+  ips: [10.6.0.5, 17, 10.7.0.1]
+  gateway: 10.8.0.1
+  disable: maybe
+  podAffinity: {matchLabels: {app: 5}}
+"""
+    assert fields(text) == [
+        ("metadata.labels[a b]", 5),
+        ("metadata.name", 4),
+        ("spec.disable", 11),
+        ("spec.gateway", 10),
+        ("spec.ipVersion", 8),
+        ("spec.ips[1]", 9),
+        ("spec.ips[2]", 9),
+        ("spec.podAffinity.matchLabels[app]", 12),
+    ]
+
+
+def test_a_wrong_version_does_not_hide_gateway_and_routes() -> None:
+    for version, more in ((5, []), (4, [("spec.subnet", 5)])):
+        text = f"""\
+apiVersion: spiderpool.spidernet.io/v2beta1
+kind: SpiderIPPool
+metadata: {{name: a}}
+spec:
+  subnet: fd00::/64
+  ipVersion: {version}
+  ips: ["fd00::5"]
+  gateway: fd01::1
+  routes: [{{dst: "::/0", gw: "fd00::9"}}]
+"""
+        wrong = [("spec.ipVersion", 6)] if version == 5 else []
+        assert fields(text) == sorted([("spec.gateway", 8), *wrong, ("spec.routes[0].dst", 9), *more])
+
+
+def test_all_that_is_wrong_with_settings_has_its_own_line() -> None:
+    text = """\
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: spiderpool-conf, namespace: kube-system}
+data:
+  conf.yml: |
+    enableIPv4: perhaps
+
+    iaasNetworkProvider:
+      serverUrl: nowhere
+      httpRequestTimeout: soon
+    clusterSubnetDefaultFlexibleIPNumber: -1
+"""
+    root = "data[conf.yml]"
+    assert fields(text) == [
+        (f"{root}.clusterSubnetDefaultFlexibleIPNumber", 11),
+        (f"{root}.enableIPv4", 6),
+        (f"{root}.iaasNetworkProvider.httpRequestTimeout", 10),
+        (f"{root}.iaasNetworkProvider.serverUrl", 9),
+    ]
+
+
+def test_several_mistakes_of_metadata() -> None:
+    text = """\
+apiVersion: v1
+kind: Pod
+metadata:
+  namespace: Not_One
+  labels: {a: 5, "b c": d}
+  annotations: {"d e": f}
+"""
+    assert [field for field, _ in fields(text)] == [
+        "metadata.annotations[d e]",
+        "metadata.labels[a]",
+        "metadata.labels[b c]",
+        "metadata.name",
+        "metadata.namespace",
+    ]
+
+
+def test_settings_without_effect_are_warned_of() -> None:
+    (one,) = judged(conf("enableGatewayDetection: true\nenableIPConflictDetection: true"))
+    assert one.valid
+    assert [warning.field for warning in one.warnings] == [
+        "data[conf.yml].enableGatewayDetection",
+        "data[conf.yml].enableIPConflictDetection",
+    ]

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from shared.admission.rules import asks_leases, mutate, validate
+from shared.admission.rules import admit, asks_leases, mutate, validate
 from shared.admission.view import Objects
 from tests.unit.admission.objects import conf, create, delete, fields, having, pool, said, subnet, update
 
@@ -46,10 +46,14 @@ class TestDefaults:
         raw = pool(ips=["10.6.0.9-10.6.0.1", "x"])
         assert mutate(raw, Objects())["spec"]["ips"] == ["10.6.0.9-10.6.0.1", "x"]
 
-    def test_a_terminating_pool_is_left_alone(self) -> None:
-        raw = pool()
+    def test_a_terminating_pool_gets_what_it_cannot_be_read_without(self) -> None:
+        """A manifest that was exported while its pool went, by somebody who left out what is derived."""
+        raw = pool(ips=["10.6.0.9", "10.6.0.2"])
         raw["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-        assert mutate(raw, Objects()) == raw
+        admitted, found = admit(raw, None, Objects())
+        assert found.valid
+        assert admitted["metadata"] == raw["metadata"]
+        assert admitted["spec"] == {**raw["spec"], "ipVersion": 4, "default": False, "disable": False}
 
     def test_the_given_object_is_not_changed(self) -> None:
         raw = pool(ips=["10.6.0.2", "10.6.0.1"])

@@ -477,3 +477,16 @@ immutable: true
     assert b"hunter2" not in fact.object
     assert decoded(fact)["type"] == "Opaque" and decoded(fact)["metadata"]["annotations"] == {"a": "b"}
     assert world.look(a=secret.replace("hunter2", "hunter3")) == []
+
+
+def test_a_wrong_form_does_not_hide_what_the_rules_say() -> None:
+    world = World()
+    world.look(a=pool("rack", ips="10.7.0.1") + "  disable: maybe\n")
+    assert [(one.field, one.line) for one in world.problems] == [("spec.disable", 7), ("spec.ips[0]", 6)]
+
+
+def test_settings_without_effect_are_warned_of() -> None:
+    world = World()
+    world.look(a=config(enableIPv6=True, enableGatewayDetection=True))
+    assert world.problems == ()
+    assert [(one.field, one.line) for one in world.warnings] == [("data[conf.yml].enableGatewayDetection", 7)]
