@@ -50,7 +50,7 @@ WITNESS_COALESCE_S = 1.0
 """A change of a node's journal is reported with all others of so long."""
 WITNESS_UNSETTLED_MAX = 256
 """Containers with something under way that a report names; with more, nothing is compared."""
-WITNESS_CLAIMS_MAX = 20_000
+WITNESS_CLAIMS_MAX = 5_000
 """Claims of one node that are listened to at all."""
 WITNESS_UNKNOWN_MAX = 256
 """Addresses that one node can keep from others by claiming what nobody else knows of."""
@@ -59,6 +59,8 @@ GENERATION_MAX = 1 << 48
 """No lease gets there; a claim beyond it is not believed."""
 MARK_WAIT_S = 0.4
 """How long a new leader waits for the marks of nodes that do not answer; it is part of the fail-over."""
+MARK_COLD_WAIT_S = 2.0
+"""The same from its start, where the leader is a process that has just begun: nodes come back at the same time as it does."""
 REBUILD_WAIT_S = 8.0
 """How long a rebuild waits for the journals of nodes that are silent."""
 REBUILD_LISTEN_S = 3.0

@@ -10,7 +10,7 @@ Of two claims the one with the higher generation keeps the address; the other is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -33,6 +33,7 @@ from shared.net.ranges import format_address, parse_address
 
 Key = tuple[int, int]
 """Family and address."""
+STEP_ITEMS = 200
 QUARANTINE_ITEMS_PER_EVENT = 64
 """An event must fit into a record together with others."""
 
@@ -62,11 +63,31 @@ class Merged(msgspec.Struct, frozen=True, kw_only=True):
 def merge(state: State, facts: Facts, told: Sequence[NodeClaims], *, trusted: bool) -> Merged:
     """Changes nothing itself. `trusted`: the log is known to lack records, so the nodes restore what it does not have; else such
     claims only go into quarantine."""
+    steps = merging(state, facts, told, trusted=trusted)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            return done.value
+
+
+def merging(
+    state: State, facts: Facts, told: Sequence[NodeClaims], *, trusted: bool
+) -> Generator[None, None, Merged]:
+    """As `merge`, in steps of some milliseconds: whoever rebuilds the index of a whole cluster must not stop its event loop.
+
+    The state must not change in between; facts may."""
     work = _Merge(state, facts, told, trusted)
-    work.settle_leases()
-    work.settle_claims()
-    work.settle_sightings()
-    work.settle_quarantine()
+    for phase in (
+        work.take(),
+        work.settle_leases(),
+        work.settle_claims(),
+        work.settle_sightings(),
+        work.settle_quarantine(),
+    ):
+        for number, _ in enumerate(phase):
+            if number % STEP_ITEMS == 0:
+                yield
     return work.merged()
 
 
@@ -122,8 +143,6 @@ class _Merge:
         self._disagreements: list[Disagreement] = []
         for kept in state.quarantine.values():
             self._unknown[kept.claim.node] = self._unknown.get(kept.claim.node, 0) + 1
-        for one in self._nodes.values():
-            self._take(one)
 
     def merged(self) -> Merged:
         for node, count in self._beyond.items():
@@ -148,9 +167,14 @@ class _Merge:
 
     # What was told
 
-    def _take(self, one: NodeClaims) -> None:
+    def take(self) -> Iterator[None]:
+        for one in self._nodes.values():
+            yield from self._take(one)
+
+    def _take(self, one: NodeClaims) -> Iterator[None]:
         bad = 0
         for claim in one.claims:
+            yield
             try:
                 keys = parsed(claim.addresses)
             except ValueError:
@@ -180,11 +204,12 @@ class _Merge:
 
     # Leases that no claim covers
 
-    def settle_leases(self) -> None:
+    def settle_leases(self) -> Iterator[None]:
         for node, one in self._nodes.items():
             if not one.scanned:
                 continue
             for holding in self._state.holdings_of_node(node):
+                yield
                 if holding.container_id in one.unsettled:
                     continue
                 for ifname, held in holding.interfaces.items():
@@ -221,7 +246,7 @@ class _Merge:
 
     # Claims
 
-    def settle_claims(self) -> None:
+    def settle_claims(self) -> Iterator[None]:
         """What the objects confirm goes first, then by generation."""
         for told in sorted(
             self._claims,
@@ -233,6 +258,7 @@ class _Merge:
                 t.claim.ifname,
             ),
         ):
+            yield
             self._settle(told)
 
     def _settle(self, told: _Told) -> None:
@@ -398,9 +424,10 @@ class _Merge:
 
     # What only the kernel shows
 
-    def settle_sightings(self) -> None:
+    def settle_sightings(self) -> Iterator[None]:
         for node, sightings in self._sightings.items():
             for key in sorted(sightings):
+                yield
                 owner = self._holder(key)
                 if owner is not None and self._node_of(owner, key) == node:
                     continue  # settle_leases tells of it
@@ -414,8 +441,9 @@ class _Merge:
 
     # What ends
 
-    def settle_quarantine(self) -> None:
+    def settle_quarantine(self) -> Iterator[None]:
         for key, kept in self._state.quarantine.items():
+            yield
             node = self._nodes.get(kept.claim.node)
             if node is None or not node.scanned:
                 continue
@@ -456,11 +484,9 @@ class _Merge:
         if owner is not None:
             _, held = _interface_of(self._state.holdings[owner], key)
             return next(one.pool for one in held.leases if (one.family, one.address) == key)
-        of_family = [pool for pool in self._facts.pools.values() if pool.family == key[0]]
-        for pool in of_family:
-            if key[1] in pool.total:
-                return pool.name
-        return next((pool.name for pool in of_family if key[1] in pool.subnet), "")
+        covering = [name for name in self._state.pools.covering(*key) if name in self._facts.pools]
+        exact = [name for name in covering if key[1] in self._facts.pools[name].total]
+        return (exact or covering or [""])[0]
 
     def _differ(self, node: str, sentence: str, settles: str) -> None:
         self._disagreements.append(Disagreement(node=node, sentence=sentence, settles=settles))

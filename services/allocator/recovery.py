@@ -8,7 +8,7 @@ Must not know how claims are judged (rebuild.py) or who leads.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 import structlog
 
@@ -16,7 +16,7 @@ from services.allocator import snapshot
 from services.allocator.facts import Facts
 from services.allocator.log import LeaseLog, LogBroken
 from services.allocator.mark import LogMark, MarkStore, mark_of
-from services.allocator.rebuild import merge
+from services.allocator.rebuild import STEP_ITEMS, Merged, merging
 from services.allocator.state import State
 from services.allocator.watch import Testimony, Watch
 from shared import limits, subjects
@@ -89,7 +89,7 @@ class Recovery:
         if not self._facts.synced:
             raise LogBroken(f"{reason}; the index is rebuilt as soon as the objects are known")
         complete = is_complete(readable, mark, self._watch, last)
-        state = self._merged(readable)
+        state = await self._merged(readable)
         began = LogRebuilt(
             lost=state.incarnation or (mark.incarnation if mark is not None else ""),
             reason=reason,
@@ -140,10 +140,14 @@ class Recovery:
         nodes |= set(mark.nodes) if mark is not None else set()
         return frozenset(nodes - self._facts.departed)
 
-    def _merged(self, state: State) -> State:
-        merged = merge(state, self._facts, [one.claims for one in self._told.values()], trusted=True)
-        for event in merged.events:
+    async def _merged(self, state: State) -> State:
+        """In small steps: leadership must be renewed meanwhile."""
+        claims = [one.claims for one in self._told.values()]
+        merged = await _gently(merging(state, self._facts, claims, trusted=True))
+        for number, event in enumerate(merged.events):
             state.evolve(event)
+            if number % STEP_ITEMS == 0:
+                await asyncio.sleep(0)
         for disagreement in merged.disagreements:
             known = self._watch.disagreements.get(disagreement.node, ())
             self._watch.disagreements[disagreement.node] = (*known, disagreement)
@@ -169,3 +173,12 @@ class Recovery:
             adopt = encode(Adopt(question=self._incarnation, mark=state.mark))
             await self._bus.publish(subjects.ask_witness(node), adopt)
         await self._bus.flush()
+
+
+async def _gently(steps: Generator[None, None, Merged]) -> Merged:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            return done.value
+        await asyncio.sleep(0)
