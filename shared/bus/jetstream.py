@@ -297,7 +297,7 @@ class Work:
                     message = await self._arrived.get()
             except TimeoutError:
                 break
-            if message.headers.get("Status"):
+            if _status(message):
                 break
             taken.append(message)
             limit_s = 0.005
@@ -449,7 +449,8 @@ class Follow:
 
     async def _take(self, message: Message) -> bool:
         """False when the consumer must be made anew."""
-        if message.headers.get("Status") == "100":
+        status = _status(message)
+        if status == "100":
             stalled = message.headers.get("Nats-Consumer-Stalled") or message.reply
             if stalled:
                 with contextlib.suppress(NoResponder):
@@ -462,7 +463,7 @@ class Follow:
             if self._idle_heartbeats >= 2:
                 self._caught_up.set()
             return True
-        if message.headers.get("Status"):
+        if status:
             return False
         consumer, sequence, delivered, pending = _ack_subject(message.reply)
         if consumer != self._consumer:
@@ -485,6 +486,14 @@ class Follow:
         if pending == 0:
             self._caught_up.set()
         return True
+
+
+def _status(message: Message) -> str:
+    """The server's own word about a consumer (100 heartbeat, 404 nothing, …), empty for a message of the stream.
+
+    A stored message is delivered with the headers of whoever published it: one that calls itself a status is none.
+    """
+    return "" if message.reply.startswith("$JS.ACK.") else message.headers.get("Status", "")
 
 
 def _ack_subject(reply: str) -> tuple[str, int, int, int]:

@@ -22,7 +22,7 @@ from services.standalone.assembly import hub_bus, system_bus, tools_bus
 from services.standalone.natsconf import link_user
 from services.standalone.ports import choose_ports
 from services.standalone.state import read_credentials, read_system
-from services.standalone.system import LOOPBACK
+from services.standalone.system import LOOPBACK, ProcessMark
 from shared.bus import Bus
 from shared.settings import BusSettings
 from shared.subjects import inbox, node_inbox
@@ -89,6 +89,12 @@ class Attacker:
         finally:
             server.send_signal(signal.SIGTERM)
             server.wait(10)
+
+    def processes(self) -> dict[str, ProcessMark | None]:
+        """Which processes make up the system now: one that died would have been replaced by another."""
+        system = read_system(Path(self.system.state))
+        assert system is not None
+        return {entry.instance: entry.mark for entry in system.services}
 
     def metrics(self, instance: str) -> str:
         (entry,) = (entry for entry in self.system.services if entry.instance == instance)

@@ -1,4 +1,4 @@
-"""What a runtime may name as CNI_NETNS: a pod's network namespace, by any path; never the node's own, by none."""
+"""What a runtime may name as CNI_NETNS: a pod's network namespace, by any path; never a node's, by none."""
 
 from __future__ import annotations
 
@@ -55,6 +55,8 @@ def bind(source: str, target: Path) -> None:
 def own_paths(stage: Stage, attacker: Attacker, scratch: Path, mounted: Path) -> dict[str, str]:
     """Ways to the node's namespace, and to that of the agent itself."""
     node = stage.lab.path(stage.lab.nodes[0])
+    other = scratch / "other"
+    other.symlink_to(stage.lab.path(stage.lab.nodes[1]))
     agent = next(
         entry.mark.pid
         for entry in attacker.system.services
@@ -71,6 +73,8 @@ def own_paths(stage: Stage, attacker: Attacker, scratch: Path, mounted: Path) ->
     held = next(fd for fd in Path(f"/proc/{agent}/fd").iterdir() if fd.stat().st_ino == inode)
     return {
         "name": node,
+        "another node": stage.lab.path(stage.lab.nodes[1]),
+        "link to another node": str(other),
         "init": "/proc/1/ns/net",
         "init task": "/proc/1/task/1/ns/net",
         "agent": f"/proc/{agent}/ns/net",
