@@ -156,6 +156,9 @@ class SimulatedKernel:
     def is_node_netns(self, _netns: SimulatedNetns) -> bool:
         return False
 
+    def whose(self, _netns: SimulatedNetns) -> str:
+        return ""
+
     def close(self) -> None:
         pass
 
