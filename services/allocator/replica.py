@@ -253,6 +253,7 @@ class Replica:
         follow = await self._bus.follow("LEASES", fold, start_sequence=state.sequence + 1)
         try:
             await self._catch_up(state, follow)
+            self._demand_memory(state)
             self._memory = state
             self.reason = ""
             if not election.leads:
@@ -306,6 +307,14 @@ class Replica:
                 asked_s = now_s
                 await self._bus.publish(subjects.ASK_WITNESS_ALL, ask)
             await asyncio.sleep(0.005)
+
+    def _demand_memory(self, state: State) -> None:
+        """What this process had folded before must be there still: a mark may be older than that."""
+        known = self._memory
+        if known.incarnation == state.incarnation and known.sequence > state.sequence:
+            raise LogLost(
+                f"the log ends at {state.sequence}, record {known.sequence} was folded: records are lost"
+            )
 
     async def _demand_end(self, state: State) -> None:
         """A log that was replaced may have grown to where memory stands: the last record tells. Raises LogRestarted."""
