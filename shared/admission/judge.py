@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from shared.admission.draft import existing
+from shared.admission.pod import ANNOTATION_FIELDS
 from shared.admission.rules import admit, mutate, validate
 from shared.admission.verdict import Operation, Verdict, verdict
 from shared.admission.view import Objects
@@ -141,6 +142,11 @@ def _rank(document: Document, old: Json | None, stored: Objects) -> tuple[int, i
 def _judge_one(document: Document, old: Json | None, view: Objects) -> Judgement:
     operation: Operation = "CREATE" if old is None else "UPDATE"
     admitted, found = admit(_continued(document.raw, old), old, view)
+    if old is not None and document.key.kind in ("Pod", "Namespace"):
+        # Admission looks at what an update changes; but a folder holds what it would not have let in.
+        anew = validate("CREATE", admitted, None, view).errors
+        marks = [error for error in anew if error.field in ANNOTATION_FIELDS]
+        found = verdict([*found.errors, *marks], found.warnings)
     if document.errors:
         said = document.errors
         found = Verdict(errors=(*said, *shape.besides(found.errors, said)), warnings=found.warnings)

@@ -62,7 +62,7 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True):
             return 0
         first, text = self.blocks[outer]
         for tree in load(text):
-            if isinstance(tree.value, dict) and inner[0] in tree.value:
+            if isinstance(tree.value, dict) and inner[0] in cast("dict[str, Any]", tree.value):
                 return first + tree.line_of(inner) - 1
         return 0
 

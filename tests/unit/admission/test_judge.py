@@ -235,3 +235,9 @@ def test_settings_without_effect_are_warned_of() -> None:
         "data[conf.yml].enableGatewayDetection",
         "data[conf.yml].enableIPConflictDetection",
     ]
+
+
+def test_a_bad_annotation_is_refused_although_a_folder_has_it_stored() -> None:
+    bad = pod(**{"ipam.spidernet.io__ippool": "garbage"})
+    (one,) = judged(bad, stored=having(bad))
+    assert (one.operation, one.valid) == ("UPDATE", False)
