@@ -46,7 +46,9 @@ def run(words: Sequence[str]) -> int:
     try:
         if list(words) in ([], ["cni"]):
             app.help_print(words)
-            return WRONG_USAGE
+            return DONE
+        if list(words) == ["--version"]:
+            words = ["version"]
         code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except CycloptsError as error:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from services.cli import columns, event, question
-from services.cli.failure import CommandError, UsageError
+from services.cli.failure import UsageError
 from services.cli.found import Filter, Found
 from services.cli.system import System
 from shared.contracts.query import AttachmentView, LeaseView, QueryLeases
@@ -73,15 +73,13 @@ def lease_item(lease: LeaseView) -> Json:
 
 async def attachments(system: System, wanted: Filter, wide: bool) -> Found:
     by_node = await question.attachments(system, wanted.node)
-    if wanted.node and not by_node:
-        raise CommandError(f"the system has no node {wanted.node!r}; `orbweaver status` lists them")
     found = [one for answer in by_node.values() if isinstance(answer, tuple) for one in answer]
     found = [
         one
         for one in found
         if wanted.pod_namespace in ("", one.pod_namespace)
         and wanted.pod_name in ("", one.pod_name)
-        and one.container_id.startswith(wanted.name)
+        and (one.container_id.startswith(wanted.name) or one.pod_name == wanted.name)
     ]
     silent = sorted(name for name, answer in by_node.items() if not isinstance(answer, tuple))
     return Found(

@@ -115,7 +115,7 @@ def lease_log(seen: Seen) -> list[Finding]:
             _fail(
                 "lease log",
                 f"the log ends at {seen.log_after}, but the leader has seen {at}: acknowledged records are lost",
-                "stop the system, keep its state directory, and start it: the index is rebuilt from the nodes' journals",
+                "the index is rebuilt from the nodes' journals by itself; if this stays, restart the allocators",
             )
         ]
     if at < seen.log_before:
@@ -146,10 +146,12 @@ def agents(seen: Seen) -> list[Finding]:
         for a in answered
         if a.differences
     ]
+    # one that is under way, coming or going, is not compared
+    completed = sum(a.state == "completed" for a in answered)
     return _few(found) or [
         _ok(
             "agents",
-            f"{len(answered)} attachments on {len(seen.attachments)} nodes are as the kernel has them",
+            f"{completed} attachments on {len(seen.attachments)} nodes are as the kernel has them",
         )
     ]
 
@@ -157,6 +159,10 @@ def agents(seen: Seen) -> list[Finding]:
 def witnesses(seen: Seen) -> list[Finding]:
     """The log and the nodes must tell the same of every address."""
     held = {(lease.address, lease.container_id): lease for lease in seen.leases if lease.state == "held"}
+    leased: dict[str, list[LeaseView]] = {}
+    for lease in seen.leases:
+        if lease.state != "resting":
+            leased.setdefault(lease.address, []).append(lease)
     found: list[Finding] = []
     attached: set[tuple[str, str]] = set()
     for attachments in seen.attachments.values():
@@ -164,7 +170,8 @@ def witnesses(seen: Seen) -> list[Finding]:
             for address in attachment.addresses:
                 key = (address.partition("/")[0], attachment.container_id)
                 attached.add(key)
-                if attachment.state == "completed" and key not in held:
+                known = any(_may_use(attachment, lease) for lease in leased.get(key[0], ()))
+                if attachment.state == "completed" and not known:
                     sentence = f"{_name(attachment)} on {attachment.node} uses {key[0]}, for which the log has no lease"
                     found.append(
                         _fail(
@@ -182,6 +189,15 @@ def witnesses(seen: Seen) -> list[Finding]:
                 _fail("witnesses", sentence, "delete the pod, or wait: its sandbox may be on its way")
             )
     return _few(found) or [_ok("witnesses", f"log and nodes agree on {len(held)} leases")]
+
+
+def _may_use(attachment: AttachmentView, lease: LeaseView) -> bool:
+    """Is the lease of this container, or of another sandbox of the same pod? All sandboxes of a pod have its addresses, and the
+    lease names the one that was attached last, also after that went."""
+    if lease.container_id == attachment.container_id:
+        return True
+    same_uid = not lease.pod_uid or not attachment.pod_uid or lease.pod_uid == attachment.pod_uid
+    return bool(lease.pod_name) and same_uid and _name(lease) == _name(attachment)
 
 
 def claims(seen: Seen) -> list[Finding]:

@@ -56,6 +56,10 @@ def _conditions_ready(raw: Json) -> str:
     return {"True": "Ready", None: ""}.get(cast("str | None", ready), "NotReady")
 
 
+def _pod_status(raw: Json) -> object:
+    return "Terminating" if at("metadata.deletionTimestamp")(raw) else at("status.phase")(raw)
+
+
 def _ready_of(raw: Json) -> str:
     wanted = at("spec.replicas")(raw)
     return f"{at('status.readyReplicas')(raw) or 0}/{1 if wanted is None else wanted}"
@@ -97,7 +101,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("PHASE", at("status.phase"), wide=True),
     ),
     "Pod": (
-        Column("STATUS", at("status.phase")),
+        Column("STATUS", _pod_status),
         Column("NODE", at("spec.nodeName")),
         Column("IP", at("status.podIP"), wide=True),
         Column("UID", at("metadata.uid"), wide=True),

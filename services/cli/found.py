@@ -44,15 +44,26 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     complaint: str = ""
 
 
-def show(found: Found, form: Output, *, single: bool, nothing: str) -> int:
-    if found.complaint:
-        output.complain(found.complaint)
-    if single and not found.items:
-        output.complain(nothing)
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found of one kind. `missing` says of each name that there is none, `nothing` what an empty list is."""
+
+    found: Found
+    missing: list[str] = []
+    nothing: str
+
+
+def show(groups: list[Group], form: Output, *, single: bool) -> int:
+    """Prints what was found, kind by kind; `single` is one object by its name. Answers the exit code."""
+    for group in groups:
+        for sentence in (group.found.complaint, *group.missing):
+            if sentence:
+                output.complain(sentence)
+    failed = any(group.found.complaint or group.missing for group in groups)
+    items = [item for group in groups for item in group.found.items]
+    if failed and not items and any(group.missing for group in groups):
         return 1
     match form:
         case "json" | "yaml":
-            items = found.items
             several: Json = {
                 "apiVersion": "v1",
                 "kind": "List",
@@ -61,11 +72,25 @@ def show(found: Found, form: Output, *, single: bool, nothing: str) -> int:
             }
             output.document(items[0] if single and len(items) == 1 else several, form)
         case "name":
-            for name in found.names:
-                output.say(name)
+            for group in groups:
+                for name in group.found.names:
+                    output.say(name)
         case "table" | "wide":
-            if found.items:
-                output.table(found.header, found.rows, prose=found.prose)
-            elif not found.complaint:
-                output.complain(nothing)
-    return 1 if found.complaint else 0
+            _tables(groups)
+    return 1 if failed else 0
+
+
+def _tables(groups: list[Group]) -> None:
+    shown = [group.found for group in groups if group.found.items]
+    for i, found in enumerate(shown):
+        if i:
+            output.say("")
+        rows = found.rows
+        if len(shown) > 1 and "NAME" in found.header:
+            # as kubectl has it: among several kinds a name tells which
+            at = found.header.index("NAME")
+            rows = [[*row[:at], name, *row[at + 1 :]] for row, name in zip(rows, found.names, strict=True)]
+        output.table(found.header, rows, prose=found.prose)
+    for group in groups:
+        if not group.found.items and not group.found.complaint and not group.missing:
+            output.complain(group.nothing)

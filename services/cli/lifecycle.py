@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from services.cli import columns, output
-from services.cli.failure import CommandError
+from services.cli.failure import CommandError, UsageError
 from services.cli.option import DEFAULT_STATE, DocumentOption, State
 from services.cli.system import without_logs
 from services.standalone import app
@@ -36,6 +36,12 @@ def up(
     state: State = DEFAULT_STATE,
     detach: Annotated[bool, Parameter(help="Return when it is ready, and leave it running.")] = False,
 ) -> int:
+    names = [one.partition("=")[0] for one in node]
+    if not all(names):
+        raise UsageError("a node has no name; write --node NAME or --node NAME=NETNS")
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"--node {name} is given twice")
     request = app.UpRequest(manifests=str(manifests.absolute()), state=str(state.absolute()), nodes=node)
     ready = f"ready: `orbweaver status` shows it, `orbweaver down` stops it{_other(state)}"
     try:

@@ -83,11 +83,12 @@ For example:
 Shows objects (spiderippools, pods, …), leases, attachments, events or traces.
 
 KIND is what kubectl takes: sp, spiderippool, SpiderIPPool; short names: sp ss sr se smc scc po ns no cm. Without -n it shows \
-all namespaces. `get traces ID` draws where the time of one attach went; the beginning of an id will do.
+all namespaces. Several kinds or names at once as kubectl takes them. `get traces ID` draws where the time of one attach went; the beginning of an id will do.
 
 For example:
     orbweaver get sp
     orbweaver get spiderippool v4 -o yaml
+    orbweaver get pods,nodes
     orbweaver get leases --pod prod/web-1
     orbweaver get events -n prod -o json
     orbweaver get traces 4bf92f35""",

@@ -6,6 +6,7 @@ Owns the form that Spiderpool's users and scripts read. Must not know where leas
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -18,6 +19,8 @@ from shared.net.ranges import INT64_MAX, IntervalSet, parse_address, parse_cidr
 Json = dict[str, Any]
 FINALIZER = "spiderpool.spidernet.io"
 ROUTES_ANNOTATION = "ipam.spidernet.io/routes"
+_UIDS = uuid.UUID("d1b0e7f2-3c55-5a1e-8f0c-9a7e2f64c0b3")
+"""The name space of the UIDs of composed SpiderEndpoints; changing it would change every one."""
 _OWNERS_MAX = 8
 """Pod → ReplicaSet → Deployment is 3; a cycle of owner references must still end."""
 
@@ -98,7 +101,14 @@ def _endpoint(
     owners: Mapping[tuple[str, str, str], Json],
 ) -> Json:
     kind, owner = _top_owner(namespace, name, pod, owners)
-    meta: Json = {"name": name, "namespace": namespace, "finalizers": [FINALIZER]}
+    meta: Json = {
+        "name": name,
+        "namespace": namespace,
+        # Nobody stores this object: what is asked for twice must have the same identity, and another when it changes.
+        "uid": str(uuid.uuid5(_UIDS, f"{namespace}/{name}#{uid}")),
+        "resourceVersion": str(max(lease.generation for lease in leases)),
+        "finalizers": [FINALIZER],
+    }
     if pod is not None and (created := _meta(pod).get("creationTimestamp")):
         meta["creationTimestamp"] = created
     if kind not in ("StatefulSet", "VirtualMachineInstance"):
@@ -146,7 +156,6 @@ def _detail(
             clean_gateway = clean_gateway or lease.clean_gateway
         routes += pool.get("routes") or []
         routes += [r for r in pod_routes if _fits(str(r.get("gw", "")), str(pool.get("subnet", "")))]
-    detail["vlan"] = 0
     if any(k.endswith("Gateway") for k in detail):
         detail["cleanGateway"] = clean_gateway
     if routes:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from services.cli import columns, event, output, question
 from services.cli.failure import CommandError
-from services.cli.found import Filter, Found, show
+from services.cli.found import Filter, Found, Group, show
 from services.cli.option import Output
 from services.cli.system import System, ask
 from shared.contracts.span import SpanRecord
@@ -23,7 +24,7 @@ PICTURE_MAX_COLUMNS = 140
 
 def show_traces(state: Path, wanted: Filter, form: Output) -> int:
     """All of the last hour, or the one whose id begins with `wanted.name`. Answers the exit code."""
-    spans = ask(state, lambda system: _spans(system, wanted.name))
+    spans = chosen(ask(state, lambda system: _spans(system, wanted.name)), wanted)
     if wanted.name:
         ids = [trace_id for trace_id in traces(spans) if trace_id.startswith(wanted.name.lower())]
         if len(ids) != 1:
@@ -39,41 +40,51 @@ def show_traces(state: Path, wanted: Filter, form: Output) -> int:
             for line in waterfall(one, min(output.columns(), PICTURE_MAX_COLUMNS)):
                 output.say(line)
         return 0
-    found = summaries(spans)
+    listed = summaries(spans)
     now = datetime.now(UTC)
-    return show(
-        Found(
-            items=[
-                {
-                    "traceID": one.trace_id,
-                    "root": one.root,
-                    "services": one.services,
-                    "spans": one.spans,
-                    "start": event.timestamp(one.start_ns),
-                    "durationMs": one.duration_ms,
-                    "error": one.error,
-                }
-                for one in found
-            ],
-            header=["TRACE", "ROOT", "SERVICES", "SPANS", "AGE", "MS", "ERROR"],
-            rows=[
-                [
-                    one.trace_id,
-                    one.root,
-                    one.services,
-                    one.spans,
-                    columns.age(event.timestamp(one.start_ns), now),
-                    f"{one.duration_ms:.2f}",
-                    one.error,
-                ]
-                for one in found
-            ],
-            names=[one.trace_id for one in found],
-        ),
-        form,
-        single=False,
-        nothing="no traces in the last hour",
+    found = Found(
+        items=[
+            {
+                "traceID": one.trace_id,
+                "root": one.root,
+                "services": one.services,
+                "spans": one.spans,
+                "start": event.timestamp(one.start_ns),
+                "durationMs": one.duration_ms,
+                "error": one.error,
+            }
+            for one in listed
+        ],
+        header=["TRACE", "ROOT", "SERVICES", "SPANS", "AGE", "MS", "ERROR"],
+        rows=[
+            [
+                one.trace_id,
+                one.root,
+                one.services,
+                one.spans,
+                columns.age(event.timestamp(one.start_ns), now),
+                f"{one.duration_ms:.2f}",
+                one.error,
+            ]
+            for one in listed
+        ],
+        names=[one.trace_id for one in listed],
     )
+    nothing = "no traces in the last hour" + (" of what was asked for" if wanted != Filter() else "")
+    return show([Group(found=found, nothing=nothing)], form, single=False)
+
+
+def chosen(spans: list[SpanRecord], wanted: Filter) -> list[SpanRecord]:
+    """The whole traces of which some span is of the pod, of its namespace, and some of the node."""
+    tests: list[Callable[[SpanRecord], bool]] = []
+    if wanted.pod_namespace:
+        tests.append(lambda span: span.attributes.get("k8s.namespace.name") == wanted.pod_namespace)
+    if wanted.pod_name:
+        tests.append(lambda span: span.attributes.get("k8s.pod.name") == wanted.pod_name)
+    if wanted.node:
+        tests.append(lambda span: span.node == wanted.node)
+    fitting = [{span.trace_id for span in spans if test(span)} for test in tests]
+    return [span for span in spans if all(span.trace_id in ids for ids in fitting)]
 
 
 async def _spans(system: System, trace_id: str) -> list[SpanRecord]:

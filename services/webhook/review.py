@@ -50,6 +50,7 @@ _CAUSES: dict[Code, str] = {
     "Unknown": "FieldValueInvalid",
 }
 _REASONS = {
+    400: "BadRequest",
     403: "Forbidden",
     404: "NotFound",
     409: "AlreadyExists",
@@ -62,6 +63,10 @@ class GroupVersionKind(msgspec.Struct, frozen=True, kw_only=True):
     group: str = ""
     version: str = ""
     kind: str = ""
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -101,6 +106,13 @@ def answer(verb: Verb, kind: str, request: Request, view: View) -> dict[str, Any
     """The review that answers. A mutation never refuses, but for the kind of a feature that is off."""
     if request.kind.kind != kind:
         return refused(request, 422, f"{request.kind.kind} was sent to the path of {kind}")
+    for raw in (request.object, request.old_object):
+        if raw is not None and not _is(raw, request.kind):
+            # Rules go by what the object says it is: it must not be judged by those of another kind.
+            sentence = (
+                f"the object is no {request.kind.kind} of {request.kind.api_version}, as the request says"
+            )
+            return refused(request, 400, sentence)
     if kind == "SpiderSubnet" and not view.settings.enable_spider_subnet:
         return refused(request, 404, "could not find the requested resource: SpiderSubnet is not enabled")
     if request.sub_resource:
@@ -108,6 +120,10 @@ def answer(verb: Verb, kind: str, request: Request, view: View) -> dict[str, Any
     if verb == "mutate":
         return _mutated(request, view)
     return _validated(request, view)
+
+
+def _is(raw: Json, kind: GroupVersionKind) -> bool:
+    return raw.get("kind") == kind.kind and raw.get("apiVersion") == kind.api_version
 
 
 def _mutated(request: Request, view: View) -> dict[str, Any]:

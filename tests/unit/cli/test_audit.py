@@ -88,6 +88,13 @@ def test_a_system_that_is_well_has_one_ok_for_each_check() -> None:
             [("agents", "fail")],
         ),
         ({"leases": ()}, [("witnesses", "fail")]),
+        (
+            {"leases": (replaced(LEASE, pod_name="web-0", container_id="c0"),)},
+            [("witnesses", "fail")] * 2 + [("duplicates", "fail")],
+        ),
+        # A second sandbox of the pod came and went: the lease tells of that one.
+        ({"leases": (replaced(LEASE, state="detached", container_id="c2"),)}, []),
+        ({"leases": (replaced(LEASE, state="detached"),)}, []),
         ({"attachments": {"n1": ()}}, [("witnesses", "fail")]),
         ({"attachments": {"n1": ()}, "leases": (replaced(LEASE, state="ahead"),)}, []),
         ({"attachments": {"n1": ()}, "leases": (replaced(LEASE, state="resting"),)}, []),
@@ -148,3 +155,10 @@ def test_only_what_two_looks_saw_is_told() -> None:
     ]
     told = lasting(first, second)
     assert [(f.check, f.result) for f in told] == [("b", "fail"), ("c", "ok"), ("a", "ok")]
+
+
+def test_what_is_under_way_is_not_counted_as_compared() -> None:
+    coming = replaced(ATTACHMENT, container_id="c9", state="intent", addresses=())
+    found = audit(msgspec.structs.replace(WELL, attachments={"n1": (ATTACHMENT, coming)}))
+    (told,) = [f.sentence for f in found if f.check == "agents"]
+    assert told.startswith("1 attachments on 1 nodes")

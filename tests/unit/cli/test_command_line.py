@@ -65,7 +65,15 @@ def test_each_command_is_there_and_explains_itself(
         (["frob"], 'Unknown command "frob"'),
         (["get"], "requires an argument"),
         (["get", "pods", "-o", "xml"], "xml"),
-        (["get", "pods", "a", "b"], "Unused Tokens"),
+        (["get", "pods", "a", "sp/b"], "KIND/NAME"),
+        (["get", "prod/pods/a"], "KIND/NAME"),
+        (["get", "pods,"], "empty"),
+        (["get", "pods,traces"], "traces are shown alone"),
+        (["get", "traces", "--pool", "v4"], "--pool"),
+        (["get", "attachments", "--pool", "v4"], "--pool"),
+        (["get", "leases", "--pod", "prod/web-1", "-n", "shop"], "namespace shop"),
+        (["up", "--manifests", ".", "--node", "a", "--node", "a=x"], "twice"),
+        (["up", "--manifests", ".", "--node", "=x"], "no name"),
         (["get", "pods", "--frob"], "Unknown option"),
         (["get", "leases", "--pod", "web-1"], "NAMESPACE/NAME"),
         (["get", "pods", "--pool", "v4"], "--pool"),
@@ -90,10 +98,16 @@ def test_wrong_usage_exits_2_with_one_complaint_on_stderr(
 
 
 @pytest.mark.parametrize("words", [[], ["cni"]])
-def test_no_command_shows_help_and_exits_2(words: list[str]) -> None:
+def test_no_command_shows_help(words: list[str]) -> None:
     done = orbweaver(*words)
-    assert done.returncode == 2
+    assert done.returncode == 0
     assert "Usage: orbweaver" in done.stdout
+
+
+def test_the_version_in_both_spellings() -> None:
+    done = orbweaver("--version")
+    assert (done.returncode, done.stdout) == (0, orbweaver("version").stdout)
+    assert done.stdout.startswith("orbweaver ")
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,11 @@ import pytest
 
 from services.cli import columns
 from services.cli.event import event
+from services.cli.found import Filter
 from services.cli.standing import standings
+from services.cli.trace import chosen
 from shared.contracts.attach import AttachCompleted, AttachFailed, Detached, SweepStopped
+from shared.contracts.span import SpanRecord
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 
@@ -176,3 +179,47 @@ RESERVED: list[dict[str, Any]] = [
 )
 def test_an_address_that_nobody_has_stands_somewhere(address: str, words: list[str]) -> None:
     assert [one.word for one in standings(address, POOLS, RESERVED)] == words
+
+
+def test_a_pod_that_goes_is_terminating_whatever_its_phase() -> None:
+    raw: dict[str, Any] = {"metadata": {"name": "w", "namespace": "p"}, "status": {"phase": "Running"}}
+    assert columns.row("Pod", raw, True, False, NOW)[2] == "Running"
+    raw["metadata"]["deletionTimestamp"] = "2026-11-24T11:59:00Z"
+    assert columns.row("Pod", raw, True, False, NOW)[2] == "Terminating"
+
+
+def span(trace_id: str, node: str = "", **attributes: str) -> SpanRecord:
+    named = {f"k8s.{key}.name": value for key, value in attributes.items()}
+    return SpanRecord(
+        trace_id=trace_id,
+        span_id="1",
+        parent_id="",
+        name="x",
+        service="agent",
+        node=node,
+        start_ns=1,
+        end_ns=2,
+        attributes=named,
+    )
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kept"),
+    [
+        (Filter(), {"a", "b"}),
+        (Filter(pod="prod/w"), {"a"}),
+        (Filter(namespace="shop"), {"b"}),
+        (Filter(node="n1"), {"a", "b"}),
+        (Filter(node="n2"), {"b"}),
+        (Filter(node="n2", pod="prod/w"), set[str]()),
+    ],
+)
+def test_traces_are_chosen_whole_by_what_their_spans_tell(wanted: Filter, kept: set[str]) -> None:
+    spans = [
+        span("a", "n1", namespace="prod", pod="w"),
+        span("a"),
+        span("b", "n1"),
+        span("b", "n2", namespace="shop", pod="w"),
+    ]
+    assert {one.trace_id for one in chosen(spans, wanted)} == kept
+    assert sum(one.trace_id == "a" for one in chosen(spans, wanted)) in (0, 2)

@@ -119,7 +119,6 @@ def test_an_endpoint_has_both_families_of_each_interface_in_natural_order() -> N
         "ipv4Gateway": "10.6.0.1",
         "ipv6": "fd00::11/64",
         "ipv6Pool": "v6",
-        "vlan": 0,
         "cleanGateway": True,
         "routes": [{"dst": "10.9.0.0/16", "gw": "10.6.0.2"}, {"dst": "10.40.0.0/16", "gw": "10.6.0.254"}],
     }
@@ -149,3 +148,19 @@ def test_a_stateful_pods_endpoint_outlives_the_pod() -> None:
         [lease("10.6.0.11", "v4")], {}, {("prod", "web-1"): owned_by("StatefulSet", "web")}, {}
     )
     assert "ownerReferences" not in endpoint["metadata"]
+
+
+def test_an_endpoint_has_an_identity_of_its_own() -> None:
+    def meta(**more: Any) -> Json:
+        (endpoint,) = endpoints([lease("10.6.0.11", "v4", generation=7, **more)], {}, {}, {})
+        return dict(endpoint["metadata"])
+
+    assert meta() == meta()
+    assert meta()["resourceVersion"] == "7"
+    assert len({meta()["uid"], meta(pod_uid="u2")["uid"], "u1"}) == 3
+
+
+def test_an_interface_without_a_gateway_says_nothing_of_cleaning_it() -> None:
+    (endpoint,) = endpoints([lease("10.6.0.11", "v4", clean_gateway=True)], {}, {}, {})
+    (detail,) = endpoint["status"]["current"]["ips"]
+    assert "cleanGateway" not in detail and "vlan" not in detail
