@@ -231,8 +231,10 @@ class Attachments:
     def _refuse_second(self, call: Call) -> None:
         """Raises OrbweaverError where the interface is part of another attachment of the container, which has its addresses."""
         for entry in self._journal.entries.values():
-            if entry.container_id == call.container_id and any(
-                one.ifname == call.ifname for one in entry.others
+            if (
+                entry.container_id == call.container_id
+                and entry.state != "releasing"
+                and any(one.ifname == call.ifname for one in entry.others)
             ):
                 raise OrbweaverError(
                     "link_exists", f"{call.attachment} was attached together with {entry.ifname} already"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ ROUTES = "ipam.spidernet.io/routes"
 MOST = 9
 """Interfaces of the largest pod: eth0 and eight networks."""
 RENAMED = 3
+_MACVLAN = Path("/usr/lib/cni/macvlan")
 WHOLE = native(multiNetwork="native")
 
 _NETWORK = """\
@@ -212,6 +214,40 @@ def test_one_add_and_one_for_each_network_make_the_same_pod(
     assert [ip["address"] for ip in first["ips"]] == [ip["address"] for ip in result["ips"]]
     assert first["routes"] == result["routes"]
     detach(node, apart, count)
+
+
+def test_as_the_addresses_of_another_plugin_under_multus(node: Runtime, pod: Pod) -> None:
+    """Each net-attach-def in Spiderpool's form: the reference macvlan makes the link and asks us for its addresses."""
+    arguments = pod({NETWORKS: listed(2), DEFAULT_ROUTE_NIC: "net1"})
+    together, apart = node.sandbox(), node.sandbox()
+    node.add(together, WHOLE, arguments=arguments)
+    whole = seen(together)
+    node.delete(together)
+    configs = {
+        ifname: {
+            "cniVersion": "0.3.1",
+            "name": f"of-{ifname}",
+            "type": "macvlan",
+            "master": "eth1",
+            "mode": "bridge",
+            "mtu": 1400 if ifname == "data2" else 1500,
+            "ipam": {
+                "type": "spiderpool",
+                "default_ipv4_ippool": [f"{prefix}v4"],
+                "default_ipv6_ippool": [f"{prefix}v6"],
+            },
+        }
+        for ifname, prefix in zip(ifnames(2), ("", "net1-", "net2-"), strict=True)
+    }
+    for ifname, config in configs.items():
+        node.add(apart, config, ifname=ifname, arguments=arguments, shim=_MACVLAN)
+    other = seen(apart)
+    # `lo` is set up by the runtime's loopback plugin there
+    assert other["links"] | {"lo": whole["links"]["lo"]} == whole["links"]
+    assert {route[:3] for route in other["routes"]} == {route[:3] for route in whole["routes"]}
+    for ifname, config in configs.items():
+        node.delete(apart, config, ifname=ifname, arguments=arguments, shim=_MACVLAN)
+    assert node.links(apart) == set()
 
 
 @pytest.mark.parametrize(
