@@ -72,13 +72,15 @@ class WebhookSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`netns` is the network namespace that is the node, empty for the agent's own. `state` holds the journal."""
+    """`netns` is the network namespace that is the node, empty for the agent's own. `state` holds the journal. `foreign_netns`
+    are other nodes' on the same machine, which no pod may name as its own; the agent's own never may."""
 
     node: str
     bus: BusSettings
     telemetry: TelemetrySettings = TelemetrySettings()
     state: str
     netns: str = ""
+    foreign_netns: tuple[str, ...] = ()
     reconcile_interval_s: float = 30.0
 
 

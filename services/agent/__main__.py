@@ -35,7 +35,7 @@ async def opening(settings: AgentSettings, bus: Bus, telemetry: Telemetry) -> As
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(journal.close)
         try:
-            kernel = Kernel(settings.netns or None)
+            kernel = Kernel(settings.netns or None, settings.foreign_netns)
         except NetnsError as error:
             raise OSError(str(error)) from error
         stack.callback(kernel.close)

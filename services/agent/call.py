@@ -96,7 +96,17 @@ def _netns(value: str) -> str:
 
 def _arguments(value: str) -> str:
     wrong = [pair for pair in value.split(";") if pair and not pair.partition("=")[1]]
-    return f"must be KEY=VALUE pairs joined by ';', but {wrong[0]!r} is none" if wrong else ""
+    if wrong:
+        return f"must be KEY=VALUE pairs joined by ';', but {wrong[0]!r} is none"
+    pairs = _pairs(value)
+    if pairs.get("K8S_POD_NAMESPACE") and not pairs.get("K8S_POD_NAME"):
+        # Served, it would be a container that no pod's leases, quota or rules count for.
+        return "names a pod's namespace, but not the pod: K8S_POD_NAME is missing"
+    return ""
+
+
+def _pairs(arguments: str) -> dict[str, str]:
+    return dict(cast("tuple[str, str]", pair.split("=", 1)) for pair in arguments.split(";") if "=" in pair)
 
 
 class _Variable(msgspec.Struct, frozen=True):
@@ -196,7 +206,7 @@ def _number(headers: Mapping[str, str], name: str) -> int:
 
 def _pod(arguments: str) -> Pod:
     """Of CNI_ARGS as kubelet's runtimes set it. A name without a namespace is podman's: that is no pod."""
-    pairs = dict(cast("tuple[str, str]", pair.split("=", 1)) for pair in arguments.split(";") if "=" in pair)
+    pairs = _pairs(arguments)
     namespace, name = pairs.get("K8S_POD_NAMESPACE", ""), pairs.get("K8S_POD_NAME", "")
     if not namespace or not name:
         return Pod()

@@ -47,10 +47,11 @@ class Detached(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Kernel:
-    """One node. `node_netns_path` None: the node's namespace is the agent's own."""
+    """One node. `node_netns_path` None: the node's namespace is the agent's own. `foreign` are paths of other nodes'."""
 
-    def __init__(self, node_netns_path: str | None = None) -> None:
-        """Raises NetnsError where the path is no network namespace."""
+    def __init__(self, node_netns_path: str | None = None, foreign: tuple[str, ...] = ()) -> None:
+        """Raises NetnsError where the node's path is no network namespace."""
+        self._foreign = foreign
         self._node = Netns.open(node_netns_path or OWN_PATH)
         self._own = Netns.open(OWN_PATH)
         self._closer = PacketCloser()
@@ -73,10 +74,10 @@ class Kernel:
         """Makes all `desired` interfaces, or none: a failure undoes what was done, in reverse.
 
         Repeating it is harmless: what is there already and ours is finished or rebuilt. Raises KernelError, whose
-        sentence also names what could not be undone, and NetnsError for the node's own namespace.
+        sentence also names what could not be undone, and NetnsError for a node's namespace.
         """
-        if self.is_node_netns(netns):
-            raise NetnsError(netns.path, "is the node's own, not a pod's")
+        if whose := self.whose(netns):
+            raise NetnsError(netns.path, f"is {whose}, not a pod's")
         with_ipv6 = any(":" in entry.address for interface in desired for entry in interface.addresses)
         with self._inside(netns, on_step, with_packet=True, with_ipv6=with_ipv6) as (node, pod):
             execution = Execution(node, pod, netns, on_step)
@@ -165,6 +166,12 @@ class Kernel:
     def is_node_netns(self, netns: Netns) -> bool:
         """Whether it is the node's namespace, or the one that the agent itself runs in."""
         return netns.same_as(self._node) or netns.same_as(self._own)
+
+    def whose(self, netns: Netns) -> str:
+        """Which node's namespace it is, in words; empty where it may be a pod's."""
+        if self.is_node_netns(netns):
+            return "the node's own"
+        return "another node's" if any(map(netns.is_at, self._foreign)) else ""
 
     def _observed(
         self,

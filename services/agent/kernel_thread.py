@@ -45,17 +45,18 @@ class KernelThreads:
 
     def open_pod(self, path: str) -> Netns:
         """A pod's namespace; the caller closes it. Raises OrbweaverError: `environment_invalid` where nothing is at the
-        path, `netns_refused` for what no pod could have."""
+        path, `netns_refused` for what is there and no pod could have."""
         try:
             netns = Netns.open(path)
-        except NetnsGoneError as error:
-            if Path(path).exists():
-                raise
-            raise OrbweaverError("environment_invalid", f"CNI_NETNS: {error.message}") from None
-        if self._kernel.is_node_netns(netns):
+        except NetnsError as error:
+            if isinstance(error, NetnsGoneError) and not Path(path).exists():
+                message = f"CNI_NETNS: {error.message}; the runtime makes it before it calls ADD"
+                raise OrbweaverError("environment_invalid", message) from None
+            raise OrbweaverError("netns_refused", f"CNI_NETNS: {error.message}") from None
+        if whose := self._kernel.whose(netns):
             netns.close()
             raise OrbweaverError(
-                "netns_refused", f"network namespace {path!r} is the node's own, not a pod's"
+                "netns_refused", f"CNI_NETNS: network namespace {path!r} is {whose}, not a pod's"
             )
         return netns
 

@@ -102,6 +102,14 @@ class Netns:
     def same_as(self, other: Netns) -> bool:
         return (self.device, self.inode) == (other.device, other.inode)
 
+    def is_at(self, path: str) -> bool:
+        """Whether the path leads to this namespace now. The path's own namespace is not kept alive by asking."""
+        try:
+            status = Path(path).stat()
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == (self.device, self.inode)
+
     def inside(self, action: Callable[[], T]) -> T:
         """Runs `action` in this namespace on the calling thread, and comes back whatever happens.
 

@@ -214,6 +214,8 @@ def assemble(
             telemetry=TelemetrySettings(http_address=http),
             state=str(layout.node_state(node.name)),
             netns=node.netns,
+            # The namespace that `up` runs in, a node or not, is every agent's own.
+            foreign_netns=tuple(other.netns for other in nodes if other.netns not in ("", node.netns)),
         )
         service("agent", instance, agent, asks=node.name, node=node.name, http=http, rank=AGENT_RANK)
     return Assembly(files=files, programs=tuple(programs))

@@ -273,6 +273,19 @@ def test_the_nodes_own_namespace_is_refused(lab: Lab, kernel: Kernel, net1: Desi
                 kernel.attach(netns, (net1,), lambda _: None)
 
 
+def test_another_nodes_namespace_is_refused(lab: Lab, pod: str, net1: DesiredInterface) -> None:
+    other = lab.path(lab.nodes[1])
+    kernel = Kernel(lab.path(lab.nodes[0]), ("/run/netns/none", other))
+    try:
+        with Netns.open(other) as netns, Netns.open(lab.path(pod)) as own:
+            assert kernel.whose(netns) == "another node's"
+            assert kernel.whose(own) == ""
+            with pytest.raises(NetnsError, match="another node's"):
+                kernel.attach(netns, (net1,), lambda _: None)
+    finally:
+        kernel.close()
+
+
 def test_a_sandbox_made_anew_gets_the_mac_of_its_predecessor(lab: Lab, kernel: Kernel) -> None:
     """The kernel tears a deleted namespace down later, and until then its MAC is taken."""
     for _ in range(3):

@@ -15,10 +15,11 @@ import pytest
 from services.standalone import demo_exec, demo_netns
 from services.standalone.demo_exec import Answer
 from services.standalone.demo_netns import LabError
+from services.standalone.demo_system import System
 from services.standalone.process import await_gone, send
 from services.standalone.state import read_system
 from services.standalone.system import ProcessMark
-from tests.runtime.conftest import NODE, PLACE, Runtime, Sandbox, error_of, native, until
+from tests.runtime.conftest import MACHINE, NODE, PLACE, Runtime, Sandbox, error_of, native, until
 
 
 def _pod(name: str, sandbox: Sandbox) -> dict[str, str]:
@@ -82,15 +83,24 @@ def test_missing_variable(node: Runtime, variable: str) -> None:
         pytest.param({"CNI_NETNS": "/proc/1/ns/mnt"}, 113, id="namespace of another kind"),
         pytest.param({"CNI_NETNS": "/proc/1/ns/net"}, 113, id="netns of the machine"),
         pytest.param({"CNI_ARGS": "garbage"}, 4, id="CNI_ARGS without a value"),
+        pytest.param({"CNI_ARGS": "K8S_POD_NAMESPACE=shop"}, 4, id="namespace without pod"),
     ],
 )
 def test_environment(node: Runtime, changes: dict[str, str], code: int) -> None:
     error = error_of(node.call("ADD", node.sandbox(), changes=changes))
     assert error["code"] == code, error
+    assert next(iter(changes)) in error["msg"]
 
 
 def test_namespace_of_the_node_itself(node: Runtime) -> None:
     assert error_of(node.call("ADD", node.sandbox(), netns=str(PLACE.netns(NODE))))["code"] == 113
+    assert demo_netns.links(PLACE.netns(NODE)) == {"lo", "eth1"}
+
+
+def test_namespace_of_another_node(node: Runtime, system: System) -> None:
+    shim = system.install(MACHINE, PLACE.root / "cni" / MACHINE)
+    error = error_of(node.call("ADD", node.sandbox(), shim=shim, netns=str(PLACE.netns(NODE))))
+    assert (error["code"], "another node's" in error["msg"]) == (113, True)
     assert demo_netns.links(PLACE.netns(NODE)) == {"lo", "eth1"}
 
 

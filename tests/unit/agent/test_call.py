@@ -133,6 +133,15 @@ def test_the_pod_of_kubelet_and_the_name_of_podman() -> None:
         namespace="shop", name="web-1", uid="u1"
     )
     assert decode(headers(Cni_Args="K8S_POD_NAME=nice_name"), b"", NOW_NS).pod == Pod()
+    assert decode(headers(Cni_Args="K8S_POD_NAMESPACE=;K8S_POD_NAME=nice_name"), b"", NOW_NS).pod == Pod()
+
+
+@pytest.mark.parametrize("arguments", ["K8S_POD_NAMESPACE=shop", "K8S_POD_NAME=;K8S_POD_NAMESPACE=shop"])
+def test_a_pods_namespace_without_its_name_is_no_container_without_a_pod(arguments: str) -> None:
+    error = refused(headers(Cni_Args=arguments))
+    assert error.kind.code == 4
+    assert "K8S_POD_NAME is missing" in error.message
+    assert decode(headers("DEL", Cni_Args=arguments), b"", NOW_NS).pod == Pod()
 
 
 @pytest.mark.parametrize("changes", [{"Orb_Version": "2"}, {"Orb_Version": None}, {"Orb_Attempt": "short"}])
