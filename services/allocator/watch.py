@@ -18,6 +18,8 @@ from shared.contracts.witness import Claim, WitnessDetail, WitnessReport, digest
 from shared.net.ranges import format_address
 
 ASK_AGAIN_S = 1.0
+COMPARE_EVERY_S = 0.1
+"""A node that reports faster is not compared each time."""
 RECHECK_S = 60.0
 PARTS_MAX = limits.WITNESS_CLAIMS_MAX // 100
 
@@ -33,6 +35,8 @@ class Testimony(msgspec.Struct, frozen=True, kw_only=True):
 class _Parts(msgspec.Struct):
     question: str
     claims: dict[int, tuple[Claim, ...]]
+    room: int = limits.WITNESS_CLAIMS_MAX
+    overflows: bool = False
 
 
 def digest_of_node(state: State, node: str, unsettled: frozenset[str]) -> bytes:
@@ -76,6 +80,7 @@ class Watch:
         self._parts: dict[str, _Parts] = {}
         self._before: dict[str, frozenset[LeaseEvent]] = {}
         self._asked_s: dict[str, float] = {}
+        self._compared_s: dict[str, float] = {}
 
     def note(self, node: str, seen: Mark, now_s: float) -> None:
         self.heard_s[node] = now_s
@@ -95,8 +100,9 @@ class Watch:
         """Whether the detail is wanted: the second report in a row that differs from what the state has. What was found once is
         looked at again now and then, as long as anything is in quarantine for it or unexplained."""
         node = report.node
-        if report.crowded:
+        if report.crowded or now_s - self._compared_s.get(node, -COMPARE_EVERY_S) < COMPARE_EVERY_S:
             return False
+        self._compared_s[node] = now_s
         own = digest_of_node(state, node, frozenset(report.unsettled))
         is_open = node in self.disagreements or self._keeps_quarantine(state, node)
         if (own == report.digest and not is_open) or self._settled.get(node) == (report.digest, own):
@@ -124,7 +130,10 @@ class Watch:
         kept = self._parts.get(detail.node)
         if kept is None or kept.question != detail.question:
             kept = self._parts[detail.node] = _Parts(detail.question, {})
-        kept.claims[detail.part] = detail.claims
+        if detail.part not in kept.claims:
+            kept.claims[detail.part] = detail.claims[: kept.room]
+            kept.room -= len(kept.claims[detail.part])
+            kept.overflows |= len(detail.claims) > len(kept.claims[detail.part])
         if len(kept.claims) < detail.parts:
             return None
         del self._parts[detail.node]
@@ -134,9 +143,9 @@ class Watch:
             seen=detail.seen,
             claims=NodeClaims(
                 node=detail.node,
-                claims=claims[: limits.WITNESS_CLAIMS_MAX],
+                claims=claims,
                 unsettled=frozenset(detail.unsettled),
-                scanned=detail.scanned and len(claims) <= limits.WITNESS_CLAIMS_MAX,
+                scanned=detail.scanned and not kept.overflows,
             ),
         )
 

@@ -11,6 +11,7 @@ from services.agent.witness import claims_of, details_of, is_evidence, report_of
 from services.allocator.rebuild import NodeClaims
 from services.allocator.watch import ASK_AGAIN_S, RECHECK_S, Watch, digest_of_node, refuted_by
 from services.allocator.watch import Testimony as Told
+from shared import limits
 from shared.contracts.ipam import Mark
 from shared.contracts.lease import LeasesReleased, NodeReported
 from shared.contracts.witness import Claim, WitnessDetail, WitnessReport
@@ -193,3 +194,25 @@ def test_a_mark_refutes_a_log_that_is_shorter_or_another() -> None:
     assert "another one" in refuted_by(state, msgspec.structs.replace(known, digest="ff"))
     assert refuted_by(state, Mark(incarnation="another", sequence=99, digest="ff")) == ""
     assert refuted_by(state, Mark()) == ""
+
+
+def test_a_node_is_listened_to_up_to_a_limit_and_then_proves_no_absence() -> None:
+    many = tuple(
+        Claim(container_id=f"c{i}", ifname="eth0", addresses=("10.6.1.0/16",))
+        for i in range(limits.WITNESS_CLAIMS_MAX + 1)
+    )
+    watch = Watch()
+    told = [
+        watch.put_together(d)
+        for d in details_of("n1", "q", Mark(), many, report_of("n1", Mark(), [], idle), True)
+    ]
+    whole = told[-1]
+    assert whole is not None
+    assert len(whole.claims.claims) == limits.WITNESS_CLAIMS_MAX
+    assert not whole.claims.scanned
+
+
+def test_a_node_that_reports_without_end_is_compared_now_and_then() -> None:
+    w, watch = world("c1"), Watch()
+    wrong = [watch.differs(w.state, report(w, bytes(16)), 1.0 + i / 1000) for i in range(90)]
+    assert not any(wrong)
