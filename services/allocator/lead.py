@@ -56,7 +56,7 @@ class Election:
             except WrongSequence:
                 pass
             except (StreamMissing, NoResponder):
-                # the stream lives in memory: it is gone after a restart of the server
+                # it is not fsynced on one server: it may be gone after a restart
                 await self._ensure()
             except (BusTimeout, UnknownOutcome, ApiError, BusDenied) as error:
                 log.info("election waits", error=str(error))
