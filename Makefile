@@ -63,7 +63,7 @@ test: setup setup-test ## all tests, with real runtimes, kernel and NATS server
 
 test-failpoints: setup setup-test ## kills at every failpoint alone, in the middle of 100 attaches: what `make test` does in part
 	$(need_root)
-	@FAILPOINTS=all $(BIN)/python -m pytest tests/integration/failpoints
+	@FAILPOINTS=all $(BIN)/python -m pytest tests/integration/failpoints tests/integration/allocator/test_replicated.py
 
 bench: setup setup-test ## the benchmark beside its rivals, last line JSON; BENCH=--short for the short form
 	$(need_root)

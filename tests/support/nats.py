@@ -41,17 +41,25 @@ def _user(name: str, permissions: Permissions) -> str:
     )
 
 
-def configuration(directory: Path, nodes: tuple[str, ...], port: int) -> str:
-    """The server's configuration; users of a node are called `<identity>-<node>` and connect here, not through a leaf."""
+def configuration(
+    directory: Path,
+    nodes: tuple[str, ...],
+    port: int,
+    name: str = "test",
+    cluster: str = "",
+    sync_interval: str = "always",
+) -> str:
+    """The server's configuration; users of a node are called `<identity>-<node>` and connect here, not through a leaf. `cluster` is
+    its block of that name."""
     users = "".join(_user(name, permissions) for name, permissions in HUB_IDENTITIES.items())
     for node in nodes:
         users += "".join(_user(f"{name}-{node}", allowed) for name, allowed in node_identities(node).items())
     return f"""
-server_name: test
+server_name: {name}
 listen: "127.0.0.1:{port}"
 http: "127.0.0.1:-1"
 ports_file_dir: {json.dumps(str(directory))}
-jetstream {{ store_dir: {json.dumps(str(directory / "js"))}, sync_interval: always, max_mem: 256MB, max_file: 1GB }}
+jetstream {{ store_dir: {json.dumps(str(directory / "js"))}, sync_interval: {sync_interval}, max_mem: 256MB, max_file: 1GB }}
 accounts {{
   ORB {{
     jetstream: enabled
@@ -62,15 +70,24 @@ accounts {{
   SYS {{ users: [ {{ user: sys, password: "{PASSWORD}" }} ] }}
 }}
 system_account: SYS
+{cluster}
 """
 
 
 class NatsServer:
-    """One server process below `directory`; it keeps its port and its data over stop and start."""
+    """One server process below `directory`; it keeps its port and its data over stop and start. Another `sync_interval` than the one
+    that allocators demand serves to fill a store."""
 
-    def __init__(self, directory: Path, nodes: tuple[str, ...] = ("n1", "n2")) -> None:
+    stream_replicas = 1
+    sync_interval = "always"
+
+    def __init__(
+        self, directory: Path, nodes: tuple[str, ...] = ("n1", "n2"), name: str = "test", cluster: str = ""
+    ) -> None:
         self.directory = directory
         self.nodes = nodes
+        self.name = name
+        self._cluster = cluster
         self.port = -1
         self.monitor_port = 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -82,7 +99,9 @@ class NatsServer:
     def start(self) -> None:
         """Returns when the server listens. Raises RuntimeError with its log when it does not."""
         config = self.directory / "server.conf"
-        config.write_text(configuration(self.directory, self.nodes, self.port))
+        config.write_text(
+            configuration(self.directory, self.nodes, self.port, self.name, self._cluster, self.sync_interval)
+        )
         log = self.directory / "server.log"
         self._process = subprocess.Popen([str(BINARY), "-c", str(config), "-l", str(log)])
         ports_file = self.directory / f"nats-server_{self._process.pid}.ports"

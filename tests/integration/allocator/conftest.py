@@ -32,6 +32,7 @@ from shared.manifests.document import parse
 from shared.net.ranges import format_address
 from shared.settings import AllocatorSettings
 from tests.support.nats import NatsServer
+from tests.support.nats_cluster import NatsCluster
 from tests.support.pure_allocator import pool
 from tests.support.service import Service
 
@@ -46,7 +47,7 @@ POOLS = (
 class Replicas:
     """Processes by name; they share the mark file, as those of one machine do."""
 
-    def __init__(self, server: NatsServer, directory: Path) -> None:
+    def __init__(self, server: NatsServer | NatsCluster, directory: Path) -> None:
         self.server = server
         self.directory = directory
         self.mark = directory / "mark.json"
@@ -61,6 +62,7 @@ class Replicas:
                 bus=self.server.settings("allocator"),
                 system=self.server.settings("sys"),
                 mark_file=str(self.mark),
+                stream_replicas=self.server.stream_replicas,
             )
             self._services[name] = Service("services.allocator", settings, directory)
             self._services[name].start()
@@ -86,7 +88,7 @@ def replicas(fresh_nats_server: NatsServer, tmp_path: Path) -> Iterator[Replicas
 class Cluster:
     """What an agent, the controller and a tool do on the bus."""
 
-    def __init__(self, bus: Bus, server: NatsServer) -> None:
+    def __init__(self, bus: Bus, server: NatsServer | NatsCluster) -> None:
         self.bus = bus
         self.server = server
         self.acknowledged: dict[str, tuple[str, ...]] = {}
@@ -94,7 +96,7 @@ class Cluster:
 
     async def facts(self, *manifests: str) -> None:
         """Publishes objects and the mark of a full list."""
-        await self.bus.ensure_stream(subjects.FACTS)
+        await self.bus.ensure_stream(subjects.FACTS, self.server.stream_replicas)
         for text in manifests:
             for document in parse(text, "test.yaml").documents:
                 self._version += 1

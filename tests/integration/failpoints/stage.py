@@ -117,6 +117,8 @@ class Stage:
         self._bin = directory / "bin"
         self._loop = asyncio.new_event_loop()
         self._asked: Asked | None = None
+        self.clean = True
+        """Nothing is attached."""
         self.leader = ""
         """The replica that led when the last storm was prepared."""
         self._threads = ThreadPoolExecutor(PODS)
@@ -327,6 +329,7 @@ class Stage:
 
     def new_pods(self, *, synced: bool = True) -> None:
         """The pods of a new round; not `synced`: the controller may learn of them while they are attached."""
+        self.clean = False
         for pod in self.pods:
             pod.uid = secrets.token_hex(16)
             pod.container_id = secrets.token_hex(32)
@@ -362,6 +365,16 @@ class Stage:
         self.storm("DEL", strike)
         self.judge_detached()
 
+    def clear(self) -> None:
+        """After a test that failed: the next one finds nothing attached and nobody armed."""
+        for armed in (self.system.state / "failpoint").iterdir():
+            armed.unlink()
+        for instance in (*map(agent, NODES), *ALLOCATORS, "controller-0"):
+            self.kill(instance)
+        self.settle()
+        self.delete_pods()
+        self.detach_all()
+
     # Judgement.
 
     def judge_attached(self) -> None:
@@ -395,6 +408,7 @@ class Stage:
             assert (links, found) == (pod.own_links, set()), pod.name
         until(lambda: self.queued() == 0, "no release is left")
         self._judge_rest()
+        self.clean = True
 
     def _no_attachment(self) -> bool:
         return all(answer == () for answer in self.attachments().values())

@@ -143,7 +143,7 @@ MOST = {
 }
 """Where the middle comes earlier: few pass, or many pass together."""
 FOLLOWED = {
-    "agent.repair": "agent.journal.completed:20",
+    "agent.repair": "agent.intent.journaled:20",
     "agent.journal.rewrite": "agent.kernel.announce:20",
     "agent.journal.renamed": "agent.kernel.announce:20",
     "allocator.term.start": "allocator.decided:20",
