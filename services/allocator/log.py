@@ -60,6 +60,10 @@ def fold_message(state: State, message: StreamMessage) -> None:
     if record.version != 1:
         raise LogBroken(f"record {message.sequence} has version {record.version}: a newer allocator wrote it")
     if any(isinstance(event, LogRebuilt) for event in record.events):
+        if not state.sequence:
+            raise LogLost(
+                f"record {message.sequence} begins log {record.incarnation}, whose snapshot is missing"
+            )
         raise LogRestarted(f"record {message.sequence} begins log {record.incarnation}")
     if state.sequence and record.incarnation != state.incarnation:
         raise LogLost(

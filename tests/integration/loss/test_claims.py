@@ -195,6 +195,26 @@ def test_a_mark_beyond_the_log_is_believed_once(run: Run, replicas: Replicas) ->
     run(body)
 
 
+def test_a_rebuilt_log_without_its_snapshot_is_rebuilt_again(run: Run, replicas: Replicas) -> None:
+    async def body(cluster: Cluster) -> None:
+        replicas.start("a1")
+        node = FakeNode(cluster.bus, "n1")
+        await node.listen()
+        reply = await cluster.attach("c1")
+        node.claims = [claim("c1", tuple(g.address for g in reply.grants), reply.grants[0].generation)]
+        first = reply.mark.incarnation
+        node.seen = Mark(incarnation=first, sequence=10_000, digest="aa")
+        second = (await node.insist(cluster, lambda view: view.mark.incarnation != first)).mark.incarnation
+        replicas.kill("a1")
+        await cluster.bus.purge("SNAPSHOTS")
+        replicas.start("a1", "a2")
+        again = await cluster.attach("c1")
+        assert again.mark.incarnation not in (first, second)
+        assert tuple(g.address for g in again.grants) == node.claims[0].addresses
+
+    run(body)
+
+
 def test_a_node_from_another_log_is_heard_before_it_takes_part(run: Run, replicas: Replicas) -> None:
     async def body(cluster: Cluster) -> None:
         replicas.start("a1")
