@@ -231,7 +231,7 @@ class App:
                 if entry is not None:
                     events.append(self._detached(entry, call, trace))
             case "CHECK":
-                network.envelope(call.body)
+                network.demand_check(network.envelope(call.body).version)
                 if not chained:
                     await self._attachments.check(call)
             case "GC":

@@ -2,17 +2,20 @@
 
 Owns what each form may say and what of it this version serves. Pure. Must not know the call around it.
 Forms: native (a link of ours, written out or by the name of a SpiderMultusConfig), IPAM (we serve another main plugin),
-and the two chained plugins of which only their idle form is served. Keys that we do not know are others' (runtimes and
-libcni add some), so they are ignored.
+and the two chained plugins of which only their idle form is served. A key of the native form that is neither ours nor the
+CNI specification's is refused: it is a typing error, or a wish that nobody would honour. In the other forms it is the main
+plugin's.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
 
+from services.agent.config_key import unknown_key
 from shared import limits
 from shared.errors import OrbweaverError
 
@@ -28,9 +31,10 @@ _NETWORK = re.compile(r"[a-z0-9]([a-z0-9.\-]*[a-z0-9])?/[a-z0-9]([a-z0-9.\-]*[a-
 _MULTI_NETWORK = "native"
 _VLAN_MAX = 4094
 _MTU_MAX_BYTES = 2**31 - 1
+_CHECK_SINCE = VERSIONS.index("0.4.0")
 _POSITION = re.compile(r"byte (\d+)")
 
-S = TypeVar("S", bound=msgspec.Struct)
+S = TypeVar("S")
 
 
 class Macvlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +109,25 @@ class _Spec(_Block, kw_only=True):
     multi_network: str | None = msgspec.field(default=None, name="multiNetwork")
 
 
+_BLOCKS = {
+    "macvlan": (*_Block.__struct_encode_fields__, "rdmaResourceName"),
+    "ippools": (*_Pools.__struct_encode_fields__, "matchMasterSubnet"),
+    "macvlan.ippools": (*_Pools.__struct_encode_fields__, "matchMasterSubnet"),
+}
+"""The keys of a native configuration's objects by their paths, two without effect included."""
+
+
+class _Wishes(msgspec.Struct, kw_only=True):
+    """What a runtime passes on from its user (CNI conventions, "Dynamic Plugin specific fields")."""
+
+    ips: list[str] | None = None
+    mac: str | None = None
+
+
+class _Dynamic(msgspec.Struct, kw_only=True):
+    runtime: _Wishes | None = msgspec.field(default=None, name="runtimeConfig")
+
+
 class _IpamSection(msgspec.Struct, kw_only=True):
     type: str | None = None
     ipv4: str | list[str] | None = msgspec.field(default=None, name="default_ipv4_ippool")
@@ -152,12 +175,18 @@ def parse(body: bytes, plugin: str) -> Config:
     if "ifacer" in (plugin, kind):
         return _ifacer(_decode(body, _Chained), version, network)
     ipam = _decode(body, _Ipamed).ipam if kind != OUR_TYPE else None
+    wishes = _decode(body, _Dynamic).runtime or _Wishes()
+    if wishes.ips:
+        raise _unserved("runtimeConfig.ips (an address by wish)")
     if ipam is not None and (plugin in _IPAM_TYPES and ipam.type in _IPAM_TYPES):
         return _ipam(ipam, version, network)
     if kind != OUR_TYPE and plugin == "spiderpool":
         raise _invalid(
             "ipam.type", f"must be one of {', '.join(_IPAM_TYPES)} where this plugin is called as {plugin!r}"
         )
+    if wishes.mac:
+        raise _unserved("runtimeConfig.mac (a MAC by wish)")
+    _demand_known(_decode(body, dict[str, Any]))
     return _native(_decode(body, _Spec), version, network)
 
 
@@ -168,6 +197,14 @@ def envelope(body: bytes) -> Envelope:
     listed = collected.attachments if collected.valid is None else collected.valid
     valid = None if listed is None else frozenset((a.container_id, a.ifname) for a in listed)
     return Envelope(version=version, network=network, valid=valid)
+
+
+def demand_check(version: str) -> None:
+    """CHECK came with CNI 0.4.0. Older runtimes never call it, libcni refuses to, and the reference's skel answers error 1 to
+    whoever does: a "yes" would be a promise that 0.3.x does not know. (GC and STATUS, of 1.1.0, are answered in any version:
+    tools ask them with the configuration at hand, whatever its version.) Raises OrbweaverError."""
+    if VERSIONS.index(version) < _CHECK_SINCE:
+        raise OrbweaverError("version_unsupported", f"cniVersion {version} has no CHECK; it came with 0.4.0")
 
 
 def version_of(body: bytes) -> str:
@@ -241,6 +278,19 @@ def _unserved(what: str) -> OrbweaverError:
     return OrbweaverError(
         "not_in_this_version", f"network configuration: {what} is not served in this version"
     )
+
+
+def _demand_known(whole: Mapping[str, object]) -> None:
+    """Raises OrbweaverError that names the first key of a native configuration that nobody honours."""
+    if whole.get("ipam") is not None:
+        raise _invalid(
+            "ipam",
+            "has no place in the native form, which takes its addresses from our pools; "
+            "take it out and name the pools in `ippools`",
+        )
+    found = unknown_key(whole, _Spec.__struct_encode_fields__, _BLOCKS)
+    if found is not None:
+        raise _invalid(*found)
 
 
 def _native(spec: _Spec, version: str, network: str) -> Native:

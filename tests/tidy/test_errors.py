@@ -14,7 +14,7 @@ SOURCES = {
     path: path.read_text() for folder in ("services", "shared", "cni") for path in (ROOT / folder).rglob("*.py")
 }
 LATER = {
-    "field_unsupported": "the CNI specification's code 2; a field that we do not know is ignored",
+    "field_unsupported": "the CNI specification's code 2; a key that we do not know is config_invalid",
     "limited_connectivity": "the CNI specification's code 51; nothing tells pods' connectivity yet",
     "address_conflict": "address probes are not served yet",
     "gateway_silent": "gateway probes are not served yet",

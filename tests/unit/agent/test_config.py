@@ -16,6 +16,7 @@ from services.agent.config import (
     Macvlan,
     Native,
     PassThrough,
+    demand_check,
     envelope,
     link_of_network,
     parse,
@@ -153,6 +154,24 @@ def test_an_idle_ifacer_gives_an_empty_result() -> None:
         (encoded(NATIVE, vlanID=100), "orbweaver", 119, "vlanID"),
         (encoded(NATIVE, master=["a", "b"], bond={"name": "b0"}), "orbweaver", 119, "bond"),
         (encoded(NATIVE, disableIPAM=True), "orbweaver", 119, "disableIPAM"),
+        (
+            encoded(NATIVE, mastr="eth1"),
+            "orbweaver",
+            7,
+            "mastr: is not a key of the native form; is it 'master'?",
+        ),
+        (encoded(NATIVE, mtuu=1400), "orbweaver", 7, "is it 'mtu'?"),
+        (encoded(NATIVE, ipPools={}), "orbweaver", 7, "is it 'ippools'?"),
+        (b'{"cniVersion":"1.1.0","name":"c","":{"\xe9":""}}', "orbweaver", 6, "stdin"),
+        (encoded(NATIVE, zzz=1), "orbweaver", 7, "zzz: is not a key of the native form; known are"),
+        (encoded(NATIVE, macvlan={"mastr": "eth1"}), "orbweaver", 7, "macvlan.mastr"),
+        (encoded(NATIVE, ippools={"ipv5": ["v5"]}), "orbweaver", 7, "ippools.ipv5"),
+        (encoded(NATIVE, macvlan={"ippools": {"v4": []}}), "orbweaver", 7, "macvlan.ippools.v4"),
+        (encoded(NATIVE, ipam={"type": "host-local"}), "orbweaver", 7, "name the pools in `ippools`"),
+        (encoded(NATIVE, ipam={}), "orbweaver", 7, "ipam"),
+        (encoded(NATIVE, runtimeConfig={"ips": ["10.6.0.9/16"]}), "orbweaver", 119, "runtimeConfig.ips"),
+        (encoded(NATIVE, runtimeConfig={"mac": "02:00:00:00:00:01"}), "orbweaver", 119, "runtimeConfig.mac"),
+        (encoded(CHAIN, runtimeConfig={"ips": ["10.6.0.9/16"]}), "spiderpool", 119, "runtimeConfig.ips"),
         (encoded(NATIVE, type="coordinator"), "coordinator", 119, "coordinator"),
         (encoded(NATIVE, type="coordinator", mode="auto"), "coordinator", 119, "coordinator"),
         (encoded(NATIVE, type="coordinator", mode="disable"), "coordinator", 7, "prevResult"),
@@ -173,6 +192,33 @@ def test_what_is_wrong_has_its_code_and_names_the_key(
     error = refused(body, plugin)
     assert error.kind.code == code, error.message
     assert named in error.message
+
+
+def test_keys_of_the_specification_and_of_runtimes_are_let_pass() -> None:
+    others = {
+        "args": {"labels": []},
+        "runtimeConfig": {"ips": [], "mac": "", "portMappings": [{"hostPort": 80}]},
+        "prevResult": {},
+        "ipMasq": False,
+        "dns": {},
+        "capabilities": {"mac": True},
+        "disableCheck": True,
+        "cni.dev/valid-attachments": [],
+        "ipam": None,
+    }
+    assert parse(encoded(NATIVE, **others), "orbweaver") == parse(encoded(NATIVE), "orbweaver")
+    mac = {"mac": "02:00:00:00:00:01"}
+    assert isinstance(parse(encoded(CHAIN, runtimeConfig=mac, promiscMode=True), "spiderpool"), Ipam)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_check_is_of_0_4_0(version: str) -> None:
+    if version.startswith("0.3."):
+        with pytest.raises(OrbweaverError, match="has no CHECK") as caught:
+            demand_check(version)
+        assert caught.value.kind.code == 1
+    else:
+        demand_check(version)
 
 
 def test_a_network_definition() -> None:
