@@ -122,10 +122,10 @@ async def _find(system: System, kind: str, wanted: Filter, names: list[str], wid
 
 
 async def _refuse_nothing(system: System, wanted: Filter) -> None:
-    """Nothing was found: because there is nothing, or because the filter names what there is not?"""
-    if wanted.pool and not await question.facts(system, "SpiderIPPool", name=wanted.pool):
+    """Nothing was found: because there is nothing (any more), or because the filter names what there never was?"""
+    if wanted.pool and not await question.was_known(system, "SpiderIPPool", "", wanted.pool):
         raise CommandError(f"there is no SpiderIPPool {wanted.pool}")
-    if wanted.pod and not await question.facts(system, "Pod", wanted.pod_namespace, wanted.pod_name):
+    if wanted.pod and not await question.was_known(system, "Pod", wanted.pod_namespace, wanted.pod_name):
         raise CommandError(f"there is no Pod {wanted.pod}")
     if wanted.node and wanted.node not in [node.name for node in system.file.nodes]:
         raise CommandError(f"the system has no node {wanted.node!r}; `orbweaver status` lists them")

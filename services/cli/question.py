@@ -147,6 +147,13 @@ async def facts(system: System, kind: str = "", namespace: str = "", name: str =
     return sorted(found, key=lambda f: (f.kind, f.namespace, f.name))
 
 
+async def was_known(system: System, kind: str, namespace: str, name: str) -> bool:
+    """Is the object in force, or was it within the last day? Its tombstone is kept so long."""
+    return bool(
+        await _read(system, subjects.FACTS, subjects.facts(kind, namespace, name), last_per_subject=True)
+    )
+
+
 async def events(system: System, node: str = "") -> list[tuple[int, AttachEvent]]:
     """What happened to attachments, oldest first, each with its place in the stream. What is no event of the node that sent it is
     left out: a node may not tell for another, nor keep everybody from reading."""

@@ -143,3 +143,43 @@ def test_a_webhooks_verdict_is_there_when_sync_returns(stage: Stage, file: Path)
         if s["service"] in ("webhook", "controller")
     }
     assert known["webhook-0"] >= known["controller-0"]
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["leases", "--pool", "zzz"], "there is no SpiderIPPool zzz"),
+        (["leases", "--pod", "nope/x"], "there is no Pod nope/x"),
+        (["leases", "--node", "n9"], "the system has no node 'n9'"),
+        (["attachments", "--pod", "nope/x"], "there is no Pod nope/x"),
+        (["attachments", "nobody"], "there is no attachments nobody"),
+        (["events", "--node", "n9"], "the system has no node 'n9'"),
+        (["sp", "v4", "zzz"], "there is no sp zzz"),
+        (["sp/zzz"], "there is no sp zzz"),
+    ],
+)
+def test_what_does_not_exist_is_said(stage: Stage, words: list[str], complaint: str) -> None:
+    done = stage.cli("get", *words)
+    assert done.returncode == 1
+    assert complaint in done.stderr
+
+
+def test_several_kinds_and_names(stage: Stage) -> None:
+    assert [one["metadata"]["name"] for one in stage.items("sp", "v6", "v4")] == ["v6", "v4"]
+    assert {one["kind"] for one in stage.items("pods,sp")} == {"Pod", "SpiderIPPool"}
+    assert stage.json("get", "sp/v4")["metadata"]["name"] == "v4"
+    assert [one["kind"] for one in stage.items("sp/v4", "pods/web-1")] == ["SpiderIPPool", "Pod"]
+    shown = stage.done("get", "pods,sp")
+    assert "pod/web-1" in shown and "spiderippool.spiderpool.spidernet.io/v4" in shown
+    assert stage.cli("get", "sp", "v4", "zzz", "-o", "name").stdout.endswith("/v4\n")
+
+
+def test_a_setting_without_effect_is_a_warning_of_sync(stage: Stage, file: Path) -> None:
+    file.write_text(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: spiderpool-conf, namespace: kube-system}\n"
+        "data:\n  conf.yml: |\n    enableIPv6: true\n    enableGatewayDetection: true\n"
+    )
+    done = stage.cli("sync")
+    assert done.returncode == 0
+    assert "warning: extra.yaml:7: ConfigMap/kube-system/spiderpool-conf" in done.stderr
+    assert json.loads(stage.cli("sync", "-o", "json").stdout)["warnings"]
