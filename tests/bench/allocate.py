@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -82,6 +83,18 @@ async def measure(settings: AgentSettings, seconds: float) -> Allocations:
         allocate_p99_ms=statistics.quantiles(single_ms, n=100)[98],
         allocs_per_s=done / took_s,
     )
+
+
+def in_process(settings_file: Path, seconds: float) -> Allocations:
+    """Measures in a process of its own, as the node whose agent has these settings. Raises RuntimeError."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.allocate", str(settings_file), str(seconds)],
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"the load on the allocator failed: {done.stderr.decode(errors='replace')[-800:]}")
+    return msgspec.json.decode(done.stdout, type=Allocations)
 
 
 if __name__ == "__main__":
