@@ -14,6 +14,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from services.controller import app
+from services.controller.leases import AllocatorLeases
+from services.controller.rules import AdmissionRules
+from services.controller.source import FolderSource
 from shared import subjects
 from shared.bus import Bus, BusError, BusTimeout
 from shared.contracts.codec import encode
@@ -33,7 +37,8 @@ from shared.contracts.facts import (
 from shared.contracts.ipam import ALLOCATE_REPLY, Allocate, Allocated, Grant, InterfaceRequest, Release
 from shared.contracts.query import SERVICE_VIEW, QueryService, ServiceView
 from shared.limits import TOMBSTONE_KEPT_S
-from shared.settings import AllocatorSettings, ControllerSettings
+from shared.settings import AllocatorSettings, ControllerSettings, TelemetrySettings
+from shared.telemetry import Telemetry
 from tests.support.folder import config, decoded, pod, pool
 from tests.support.nats import NatsServer
 from tests.support.service import Service
@@ -536,5 +541,40 @@ def test_the_server_forgets_a_tombstone_in_time_and_a_fact_never(
             kept = await follower.bus.get_last("FACTS", subjects.facts("Pod", "shop", "b"))
             assert gone is not None and gone.headers["Nats-TTL"] == f"{TOMBSTONE_KEPT_S}s"
             assert kept is not None and "Nats-TTL" not in kept.headers
+
+    asyncio.run(run())
+
+
+class StuckSource(FolderSource):
+    """A folder on a disk that does not answer."""
+
+    async def refresh(self, *, again: bool = False) -> list[Fact]:
+        await asyncio.Event().wait()
+        return []
+
+
+def test_a_look_that_does_not_end_is_told(
+    fresh_nats_server: NatsServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "LOOK_STALE_S", 0.5)
+
+    async def run() -> None:
+        settings = ControllerSettings(
+            replica="c1", bus=fresh_nats_server.settings("controller"), manifests=str(folder), poll_s=0.1
+        )
+        bus = await Bus.connect(settings.bus, "controller")
+        source = StuckSource(folder, AllocatorLeases(bus), AdmissionRules)
+        silent = Telemetry("controller", "c1", "", TelemetrySettings())
+        serving = asyncio.create_task(app.App(settings, bus, source, silent).run())
+        try:
+            async with following(fresh_nats_server) as follower:
+
+                async def stale() -> bool:
+                    return "the last look at the manifests was" in (await follower.view()).reason
+
+                await follower.until(stale)
+        finally:
+            serving.cancel()
+            await bus.close()
 
     asyncio.run(run())
