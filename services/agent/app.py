@@ -210,7 +210,7 @@ class App:
             replied_ns = now_ns()
             await self._reply(message, reply)
             trace.step("reply", replied_ns)
-        self._measure(call, (replied_ns - call.start_ns) / 1e9, (replied_ns - arrived_ns) / 1e9, error)
+        self._measure(call, (replied_ns - call.start_ns) / 1e9, (replied_ns - arrived_ns) / 1e9, error, trace)
         for happened in events:
             self._emit(happened)
         return reply
@@ -261,13 +261,16 @@ class App:
     def _detached(self, entry: Entry, call: Call, trace: CallTrace) -> AttachEvent:
         return event.detached(entry, self._node, time.time_ns(), now_ns() - call.start_ns, trace.trace_id)
 
-    def _measure(self, call: Call, whole_s: float, served_s: float, error: OrbweaverError | None) -> None:
+    def _measure(
+        self, call: Call, whole_s: float, served_s: float, error: OrbweaverError | None, trace: CallTrace
+    ) -> None:
         name = error.kind.name if error is not None else None
         self._metrics.call(call.verb, whole_s, name)
-        if call.verb == "ADD":
-            self._metrics.allocation(served_s, name)
+        waited_s = trace.waited_ns / 1e9
+        if trace.asked:
+            self._metrics.allocation(served_s, name, waited_s)
         elif call.verb == "DEL":
-            self._metrics.release(served_s, name)
+            self._metrics.release(served_s, name, waited_s)
 
     async def _reply(self, message: Message, reply: Reply) -> None:
         if failpoint.hit("agent.reply"):

@@ -92,7 +92,9 @@ class Attachments:
         )
         self._adding[task] = call
         try:
+            queued_ns = now_ns()
             async with self._turns.turn(call.attachment):
+                trace.waited_ns += now_ns() - queued_ns
                 if call.start_ns < self._detached_ns.get(call.attachment, 0):
                     raise _superseded(call.attachment)
                 if call.deadline_ns <= now_ns():
@@ -116,7 +118,10 @@ class Attachments:
         """
         self._remember(attachment, start_ns)
         self._supersede(lambda older: older.attachment == attachment and older.start_ns <= start_ns)
+        queued_ns = now_ns()
         async with self._turns.turn(attachment):
+            if trace is not None:
+                trace.waited_ns += now_ns() - queued_ns
             entry = self._journal.entries.get(attachment)
             if entry is None or self._releases.is_begun(attachment):
                 return None
@@ -211,6 +216,7 @@ class Attachments:
             await self._journal.put(entry)
             failpoint.hit("agent.intent.journaled")
             trace.step("journal.intent", began_ns)
+            trace.asked = True
             with trace.child("allocate"):
                 allocated = await self._allocation.ask(request_of(call, config, self._node), call.deadline_ns)
             return await self._build(config, netns, known, entry, allocated, trace)

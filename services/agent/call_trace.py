@@ -28,7 +28,10 @@ _TRACED = ("ADD", "DEL", "CHECK", "GC")
 
 
 class CallTrace:
-    """`with CallTrace(…) as trace:`; `trace_id` is empty where nobody samples it. Times given to it are CLOCK_BOOTTIME."""
+    """`with CallTrace(…) as trace:`; `trace_id` is empty where nobody samples it. Times given to it are CLOCK_BOOTTIME.
+
+    `waited_ns` is how long the call stood behind others (for its attachment's turn, for a thread), `asked` whether it came so far
+    as to ask for addresses: the metrics tell both, sampled or not."""
 
     def __init__(self, telemetry: Telemetry, call: Call, headers: Mapping[str, str], arrived_ns: int) -> None:
         self._telemetry = telemetry
@@ -47,6 +50,8 @@ class CallTrace:
         self.trace_id = trace_id_text(self.context)
         self._steps: list[tuple[str, int, int, str]] = []
         self._arrived_unix_ns = arrived_unix_ns
+        self.waited_ns = 0
+        self.asked = False
 
     def __enter__(self) -> Self:
         self._span.__enter__()

@@ -16,7 +16,7 @@ import structlog
 
 from services.agent.call_trace import CallTrace
 from services.agent.entry import Entry
-from services.agent.execute import StepTiming
+from services.agent.execute import StepTiming, now_ns
 from services.agent.kernel import AttachedInterface, Kernel
 from services.agent.netns import Netns, NetnsError, NetnsGoneError
 from services.agent.scan import Scan
@@ -66,7 +66,9 @@ class KernelThreads:
         """Raises as Kernel.attach. Cancellation comes after the end: then the interfaces are there."""
         steps: list[StepTiming] = []
         try:
-            return await uninterrupted(self._run(self._kernel.attach, netns, wanted, steps.append))
+            return await uninterrupted(
+                self._run(self._kernel.attach, netns, wanted, steps.append, trace=trace)
+            )
         finally:
             trace.kernel(steps)
 
@@ -78,7 +80,13 @@ class KernelThreads:
         try:
             detached = await uninterrupted(
                 self._run(
-                    self._kernel.detach, entry.netns, entry.device, entry.inode, entry.links, steps.append
+                    self._kernel.detach,
+                    entry.netns,
+                    entry.device,
+                    entry.inode,
+                    entry.links,
+                    steps.append,
+                    trace=trace,
                 )
             )
         finally:
@@ -125,5 +133,14 @@ class KernelThreads:
             return False
         return (status.st_dev, status.st_ino) != (entry.device, entry.inode)
 
-    def _run(self, function: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
-        return asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+    def _run(
+        self, function: Callable[..., T], *arguments: object, trace: CallTrace | None = None
+    ) -> asyncio.Future[T]:
+        queued_ns = now_ns()
+
+        def begun() -> T:
+            if trace is not None:
+                trace.waited_ns += now_ns() - queued_ns
+            return function(*arguments)
+
+        return asyncio.get_running_loop().run_in_executor(self._threads, begun)

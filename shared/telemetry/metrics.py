@@ -167,11 +167,11 @@ class AgentMetrics(_Refusals):
         _gauge(meter, "orbweaver_attachments", "Attachments in the journal", attachments)
         _gauge(meter, "orbweaver_releases_unpublished", "Releases that wait for the bus", unpublished)
 
-    def allocation(self, duration_s: float, error: str | None, waited_s: float = 0.0) -> None:
+    def allocation(self, duration_s: float, error: str | None, waited_s: float) -> None:
         """One ADD that asked for addresses; `error` is a name of shared.errors, None for success."""
         self._allocations.record(duration_s, error, waited_s)
 
-    def release(self, duration_s: float, error: str | None, waited_s: float = 0.0) -> None:
+    def release(self, duration_s: float, error: str | None, waited_s: float) -> None:
         self._releases.record(duration_s, error, waited_s)
 
     def call(self, verb: str, duration_s: float, error: str | None) -> None:

@@ -378,19 +378,50 @@ def test_one_trace_for_each_call(make: Make) -> None:
     asyncio.run(work())
 
 
+async def scrape(node: Node) -> dict[str, float]:
+    http = node.service.log.read_text().partition('"http":"')[2].partition('"')[0]
+    host, _, port = http.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
+    text = (await reader.read()).decode().partition("\r\n\r\n")[2]
+    writer.close()
+    samples = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, value in samples}
+
+
+def test_the_metrics_tell_how_long_an_add_waited_for_its_turn(make: Make) -> None:
+    async def refuse_slowly(command: Allocate) -> Refused:
+        await asyncio.sleep(0.3)
+        return Refused(attempt=command.attempt, error="no_pool", message="none")
+
+    async def work() -> None:
+        async with make as node:
+            node.allocator.before = refuse_slowly
+            pod = node.lab.pod()
+            path = node.lab.path(pod)
+            idle = native(type="coordinator", mode="disable", prevResult={"cniVersion": "1.0.0", "ips": []})
+            assert (await node.call("ADD", "c1", path, idle, name="coordinator")).exit_code == 0
+            assert (await node.call("ADD", "c1", path, native(mastr="eth1"))).error["code"] == 7
+            answers = await asyncio.gather(*(node.call("ADD", "c1", path) for _ in range(2)))
+            assert [answer.error["code"] for answer in answers] == [108, 108]
+            found = await scrape(node)
+            prefix = "spiderpool_ipam_allocation"
+            # Those of the idle plugin and with the wrong key asked for no address.
+            assert found[f"{prefix}_counts_total"] == 2
+            assert found[f"{prefix}_min_limit_duration_seconds"] < 0.2
+            assert 0.2 < found[f"{prefix}_max_limit_duration_seconds"] < 2
+
+    asyncio.run(work())
+
+
 def test_a_foreign_message_is_answered_and_counted(make: Make) -> None:
     async def work() -> None:
         async with make as node:
             error = (await node.call("ADD", "c1", headers={"Orb-Version": "7"})).error
             assert "shim" in error["msg"]
-            http = node.service.log.read_text().partition('"http":"')[2].partition('"')[0]
-            host, _, port = http.rpartition(":")
-            reader, writer = await asyncio.open_connection(host, int(port))
-            writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
-            metrics = (await reader.read()).decode()
-            writer.close()
-            assert 'orbweaver_messages_refused_total{family="orb.cni"} 1.0' in metrics
-            assert "orbweaver_attachments 0.0" in metrics
+            found = await scrape(node)
+            assert found['orbweaver_messages_refused_total{family="orb.cni"}'] == 1
+            assert found["orbweaver_attachments"] == 0
             assert (await node.call("ADD", "c1/../x", "", ifname="")).error["code"] == 4
 
     asyncio.run(work())

@@ -180,8 +180,8 @@ def test_the_agents_metrics_have_the_documented_names() -> None:
             (0.1, "kernel_refused"),
             (1, "try_later"),
         ):
-            metrics.allocation(duration_s, error)
-        metrics.release(0.5, None)
+            metrics.allocation(duration_s, error, 0.25)
+        metrics.release(0.5, None, 0.25)
         metrics.call("ADD", 0.009, None)
         metrics.refused("orb.cni")
         found = await scrape(telemetry)
@@ -195,7 +195,7 @@ def test_the_agents_metrics_have_the_documented_names() -> None:
         assert found[f"{prefix}_max_duration_seconds"] == 1
         assert found[f"{prefix}_min_duration_seconds"] == 0.1
         assert found[f"{prefix}_latest_duration_seconds"] == 1
-        assert found[f"{prefix}_average_limit_duration_seconds"] == 0
+        assert found[f"{prefix}_average_limit_duration_seconds"] == 0.25
         buckets = [n for n in found if n.startswith(f"{prefix}_duration_seconds_bucket")]
         bounds = [n.split('le="')[1].rstrip('"}') for n in buckets]
         assert bounds == ["0.1", "0.3", "0.5", "1", "3", "5", "7", "10", "15", "+Inf"]
