@@ -120,6 +120,27 @@ def test_doctor_finds_nothing_while_pods_are_attached(stage: Stage, attached: li
     assert witnesses["sentence"] == f"log and nodes agree on {sum(len(a.addresses) for a in attached)} leases"
 
 
+def test_doctor_knows_that_all_sandboxes_of_a_pod_share_its_leases(stage: Stage) -> None:
+    first = stage.attach("web-1")
+    second = stage.attach("web-1")
+    stage.detach(second)
+    try:
+        deadline = time.monotonic() + 10
+        while {lease["state"] for lease in stage.items("leases")} != {"detached"}:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        examined = stage.json("doctor")
+        assert [f["sentence"] for f in examined["findings"] if f["check"] == "witnesses"] == [
+            "log and nodes agree on 0 leases"
+        ]
+        counted = next(f for f in examined["findings"] if f["check"] == "agents")
+        assert counted["sentence"].startswith("1 attachments ")
+    finally:
+        stage.detach(first)
+        for one in (first, second):
+            stage.lab.remove(one.netns)
+
+
 def test_doctor_sees_a_link_that_somebody_deleted(stage: Stage, attached: list[Attached]) -> None:
     stage.lab.run(attached[0].netns, "ip", "link", "delete", "eth0")
     examined = stage.cli("doctor", "-o", "json")
@@ -146,3 +167,14 @@ def test_after_the_detach_nothing_is_told(stage: Stage) -> None:
         (stage.manifests / "web-1.away").rename(stage.manifests / "web-1.yaml")
         stage.done("sync")
         stage.lab.remove(one.netns)
+
+
+def test_traces_are_chosen_by_pod_and_node(stage: Stage, attached: list[Attached]) -> None:
+    def of(*words: str) -> set[str]:
+        return {one["traceID"] for one in stage.items("traces", *words)}
+
+    deadline = time.monotonic() + 10
+    while not of("--pod", "prod/web-1") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert of("--pod", "prod/web-1") and of("--pod", "prod/web-1") <= of("--node", "n1")
+    assert not of("--pod", "prod/web-1") & of("--node", "n2")
