@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -13,11 +14,19 @@ from pathlib import Path
 
 import pytest
 
+from services.standalone import demo_exec
 from services.standalone.process import await_gone, mark_of
 from services.standalone.state import read_credentials
 from tests.integration.standalone.conftest import Commands, alive, assert_up
 
 GONE_S = 10.0
+NETWORK = {
+    "cniVersion": "1.1.0",
+    "name": "underlay",
+    "type": "orbweaver",
+    "cniType": "macvlan",
+    "master": ["eth1"],
+}
 
 
 @pytest.fixture
@@ -46,6 +55,84 @@ def test_down_leaves_no_process_and_up_again_keeps_ports_and_passwords(commands:
     assert_up(commands.up("--node", "n1"))
     assert commands.system.ports == first.ports
     assert read_credentials(commands.state) == credentials
+
+
+class Calls:
+    """A runtime's calls of an installed shim, many under way at once."""
+
+    def __init__(self, plugins: Path, netns: str) -> None:
+        self._plugin = plugins / "orbweaver"
+        self._netns = f"/run/netns/{netns}"
+        self._running: list[tuple[str, subprocess.Popen[bytes]]] = []
+
+    def begin(self, verb: str, container_id: str) -> None:
+        """The interface has the container's name: all are in one namespace."""
+        shim = subprocess.Popen(
+            [str(self._plugin)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=demo_exec.environment(
+                verb, container_id=container_id, netns=self._netns, ifname=container_id
+            ),
+        )
+        assert shim.stdin is not None
+        shim.stdin.write(json.dumps(NETWORK).encode())
+        shim.stdin.close()
+        self._running.append((f"{verb} {container_id}", shim))
+
+    def ends(self) -> dict[str, tuple[int, bytes]]:
+        ended: dict[str, tuple[int, bytes]] = {}
+        for call, shim in self._running:
+            assert shim.stdout is not None
+            with shim.stdout:
+                said = shim.stdout.read()
+            ended[call] = (shim.wait(70), said)
+        self._running.clear()
+        return ended
+
+
+def test_calls_during_down_and_up_come_through(commands: Commands, node_netns: str, tmp_path: Path) -> None:
+    """Also where the shims enter a namespace that `down` unmounts and `up` mounts again."""
+    make_parent = ["ip", "-n", node_netns, "link", "add", "eth1", "up", "type", "veth", "peer", "eth2"]
+    subprocess.run(make_parent, check=True)
+    pod = f"{node_netns}-pod"
+    subprocess.run(["ip", "netns", "add", pod], check=True)
+    try:
+        assert_up(commands.up("--node", f"n1={node_netns}"))
+        assert commands.run("cni", "install", "--node", "n1", "--dir", str(tmp_path / "bin")).returncode == 0
+        calls = Calls(tmp_path / "bin", pod)
+        for number in range(4):
+            calls.begin("ADD", f"a{number}")
+        ended = calls.ends()
+        assert {code for code, _ in ended.values()} == {0}, ended
+
+        down = subprocess.Popen(
+            [sys.executable, "-m", "services.cli", "down", "--state", str(commands.state)],
+            stdout=subprocess.DEVNULL,
+        )
+        number = 0
+        while down.poll() is None:
+            calls.begin("DEL", f"a{number % 3}")
+            calls.begin("ADD", f"b{number}")
+            number += 1
+            time.sleep(0.2)
+        assert down.returncode == 0
+        status = subprocess.run(
+            [str(tmp_path / "bin" / "orbweaver")],
+            input=json.dumps(NETWORK).encode(),
+            stdout=subprocess.PIPE,
+            env=demo_exec.environment("STATUS"),
+            check=False,
+        )
+        assert json.loads(status.stdout)["code"] == 50, status.stdout
+        calls.begin("DEL", "a3")
+        calls.begin("ADD", "c0")
+        assert_up(commands.up("--node", f"n1={node_netns}"))
+        ended = calls.ends()
+        assert {code for code, _ in ended.values()} == {0}, ended
+        assert number > 1 and {"ADD b0", "ADD c0", "DEL a3"} <= set(ended)
+    finally:
+        subprocess.run(["ip", "netns", "del", pod], check=True)
 
 
 def test_a_killed_supervisor_leaves_nothing_that_hinders_the_next(commands: Commands) -> None:
