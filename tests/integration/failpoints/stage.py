@@ -42,7 +42,8 @@ from tests.support.lab import Lab, batch
 NODES = ("n1", "n2")
 PODS = 100
 RECOVERY_S = 30.0
-STRUCK_AFTER = 15
+STRUCK_AFTER = 5
+"""So many calls are answered, and at least as many are not, when a storm is struck."""
 SNAPSHOT_RECORDS = 4
 ALLOCATORS = ("allocator-0", "allocator-1")
 _SIOCGIFADDR = 0x8915
@@ -187,6 +188,13 @@ class Stage:
 
     def attachments(self) -> dict[str, tuple[AttachmentView, ...] | BusError]:
         return self.ask(lambda system: question.attachments(system, check=True))
+
+    def by_container(self) -> dict[str, AttachmentView]:
+        shown: dict[str, AttachmentView] = {}
+        for node, answer in self.attachments().items():
+            assert not isinstance(answer, BusError), (node, answer)
+            shown |= {view.container_id: view for view in answer}
+        return shown
 
     def queued(self) -> int:
         """Releases in the work queue, which tools may not look into."""
@@ -385,11 +393,9 @@ class Stage:
         leases = {(lease.pod_uid, lease.address) for lease in self.leases() if lease.state != "resting"}
         bare = {(uid, address.partition("/")[0]) for uid, address in wanted}
         assert leases == bare, f"leases lost {bare - leases}, too many {leases - bare}"
-        shown = {}
-        for node, answer in self.attachments().items():
-            assert not isinstance(answer, BusError), (node, answer)
-            shown |= {view.container_id: view for view in answer}
-        assert set(shown) == {pod.container_id for pod in self.pods}, "the journals have other attachments"
+        ids = {pod.container_id for pod in self.pods}
+        until(lambda: set(self.by_container()) == ids, "the journals have these attachments and no others")
+        shown = self.by_container()
         for pod in self.pods:
             view = shown[pod.container_id]
             assert (view.state, view.node, view.differences) == ("completed", pod.node, ()), view
