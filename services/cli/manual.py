@@ -71,7 +71,8 @@ For example:
         name="sync",
         function="services.cli.sync:sync",
         help="""\
-Waits until the folder of manifests, as it is now, is in force. Names what is wrong with a file by line and field.
+Waits until the folder of manifests, as it is now, is in force. Names what is wrong with a file by line and field, and warns of \
+what has no effect. Exit code 1 if anything is wrong.
 
 For example:
     orbweaver sync && echo "all objects in force\"""",
