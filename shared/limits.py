@@ -57,9 +57,9 @@ WITNESS_UNKNOWN_MAX = 256
 DISAGREEMENTS_SHOWN_MAX = 100
 GENERATION_MAX = 1 << 48
 """No lease gets there; a claim beyond it is not believed."""
-MARK_WAIT_S = 0.4
+MARK_WAIT_S = 0.3
 """How long a new leader waits for the marks of nodes that do not answer; it is part of the fail-over."""
-MARK_COLD_WAIT_S = 2.0
+MARK_COLD_WAIT_S = 1.4
 """The same from its start, where the leader is a process that has just begun: nodes come back at the same time as it does."""
 REBUILD_WAIT_S = 8.0
 """How long a rebuild waits for the journals of nodes that are silent."""

@@ -39,6 +39,9 @@ class Election:
         self._clock = clock
         self._sequence = 0
         self._renewing: asyncio.Task[None] | None = None
+        self._seen = 0
+        self.saw_another = False
+        """Whether another replica renewed its leadership while this one waited: then it led until a moment ago."""
         self.lost = asyncio.Event()
 
     @property
@@ -53,6 +56,8 @@ class Election:
                 if found is None:
                     self._sequence = await self._write(0)
                     break
+                self.saw_another |= self._seen not in (0, found.sequence)
+                self._seen = found.sequence
             except WrongSequence:
                 pass
             except (StreamMissing, NoResponder):

@@ -258,7 +258,7 @@ class Replica:
             self.reason = ""
             if not election.leads:
                 await self._stand_by(election, follow)
-            hearing = asyncio.create_task(self._hear_marks(state))
+            hearing = asyncio.create_task(self._hear_marks(state, follows=election.saw_another))
             try:
                 await self._catch_up(state, follow)
                 await hearing
@@ -287,17 +287,17 @@ class Replica:
         names = {*self._facts.pools, *state.pools}
         state.put_pools({name: self._facts.pool_space(name) for name in names})
 
-    async def _hear_marks(self, state: State) -> None:
+    async def _hear_marks(self, state: State, *, follows: bool) -> None:
         """Asks the nodes how far they have seen the log, and waits until those that were there a moment ago have told.
 
-        A process that has just begun has heard nobody: it gives them time to come. A log without a mark is not to be believed
-        without them.
+        A process that has just begun and `follows` no living leader gives them time to come: everything may have been killed. A log
+        without a mark is then not to be believed without them.
         """
         began_s = self._clock.monotonic_s()
         heard_s = self._watch.heard_s
         expected = {node for node, at_s in heard_s.items() if began_s - at_s < HEARD_S} or state.nodes()
         patience_s = limits.REBUILD_WAIT_S if self._marks.read() is None else limits.MARK_COLD_WAIT_S
-        until_s = max(began_s + limits.MARK_WAIT_S, self._listening_s + patience_s)
+        until_s = max(began_s + limits.MARK_WAIT_S, 0.0 if follows else self._listening_s + patience_s)
         ask, asked_s = encode(AskReport()), began_s - 1.0
         while any(heard_s.get(node, 0.0) < began_s for node in expected):
             now_s = self._clock.monotonic_s()
