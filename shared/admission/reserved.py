@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from shared.admission import draft
 from shared.admission.addressing import range_errors, version_errors
 from shared.admission.pool import merge_ranges
@@ -22,9 +24,8 @@ def mutate(raw: Json, view: View) -> Json:
     ips = draft.texts(spec, "ips") if spec is not None else None
     if spec is None or not ips:
         return out
-    try:
-        family, _ = parse_address(ips[0].partition("-")[0])
-    except ValueError:
+    family = _family_of(ips)
+    if family is None:
         return out
     draft.default(spec, ipVersion=family)
     if not draft.terminating(raw):
@@ -34,10 +35,17 @@ def mutate(raw: Json, view: View) -> Json:
 
 def create_errors(reserved: SpiderReservedIP, view: View) -> list[FieldError]:
     out = version_errors(reserved.spec.ip_version, view.settings, UNSET)
-    family = 6 if reserved.spec.ip_version == 6 else 4
-    if reserved.spec.ip_version in (0, 4, 6):
-        out += range_errors(reserved.spec.ips, "spec.ips", family, None)
-    return out
+    version = reserved.spec.ip_version
+    family = version if version in (4, 6) else _family_of(reserved.spec.ips) or 4
+    return out + range_errors(reserved.spec.ips, "spec.ips", family, None)
+
+
+def _family_of(ips: Sequence[str]) -> int | None:
+    """That of the first range, which decides the version."""
+    try:
+        return parse_address(ips[0].partition("-")[0])[0] if ips else None
+    except ValueError:
+        return None
 
 
 def update_errors(reserved: SpiderReservedIP, old: SpiderReservedIP, view: View) -> list[FieldError]:

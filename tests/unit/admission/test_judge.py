@@ -241,3 +241,15 @@ def test_a_bad_annotation_is_refused_although_a_folder_has_it_stored() -> None:
     bad = pod(**{"ipam.spidernet.io__ippool": "garbage"})
     (one,) = judged(bad, stored=having(bad))
     assert (one.operation, one.valid) == ("UPDATE", False)
+
+
+def test_a_wrong_version_of_a_reservation_does_not_hide_its_ranges() -> None:
+    text = """\
+apiVersion: spiderpool.spidernet.io/v2beta1
+kind: SpiderReservedIP
+metadata: {name: r}
+spec:
+  ipVersion: 5
+  ips: ["10.6.0.1", x]
+"""
+    assert fields(text) == [("spec.ipVersion", 5), ("spec.ips[1]", 6)]
