@@ -143,9 +143,11 @@ class Facts:
             into[name] = found
 
     def _pool(self, name: str, fact: ObjectFact | None, changes: Changes) -> None:
-        changes.pools.add(name)
         manifest = _read(fact, SpiderIPPool)
         pool = None if manifest is None else _pool_fact(name, manifest)
+        if pool == self.pools.get(name):
+            return
+        changes.pools.add(name)
         if pool is None:
             self.pools.pop(name, None)
         else:

@@ -49,6 +49,8 @@ from shared.telemetry.metrics import AllocatorMetrics
 log = structlog.get_logger()
 
 ASK_AGAIN_S = 1.0
+STEP_PODS = 2000
+"""So many pods are looked at before whatever else waits has its turn: leadership is to be renewed, requests are to be answered."""
 
 BATCH_BYTES = limits.RECORD_MAX_BYTES // 2
 """A batch takes nothing more in once its events have so many bytes: the last decision may add some, and stays within the limit."""
@@ -163,9 +165,11 @@ class Leader:
 
     async def run(self) -> None:
         """Decides and appends for ever."""
-        for holding in self.state.holdings.values():
+        for number, holding in enumerate(self.state.holdings.values(), 1):
             if holding.namespace:
                 self._changed_pods[holding.namespace, holding.name] = None
+            if number % STEP_PODS == 0:
+                await asyncio.sleep(0)
         self._wake.set()
         self._work = await self._bus.work("RELEASES", "allocator")
         asking = asyncio.create_task(self._ask_for_all())
@@ -207,9 +211,15 @@ class Leader:
         self.state.wake(now_ns)
         events: list[LeaseEvent] = []
         size_bytes = 0
+        looked_at = 0
         while (
-            self._changed_pods and self._facts_are_whole and self._facts.synced and size_bytes < BATCH_BYTES
+            self._changed_pods
+            and self._facts_are_whole
+            and self._facts.synced
+            and size_bytes < BATCH_BYTES
+            and looked_at < STEP_PODS
         ):
+            looked_at += 1
             namespace, name = next(iter(self._changed_pods))
             del self._changed_pods[namespace, name]
             collected = decide.decide_collect(self.state, self._facts, namespace, name, now_ns).events

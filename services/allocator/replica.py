@@ -81,6 +81,7 @@ class Replica:
         self._marks = marks
         self._assert_servers = assert_servers
         self._marked = 0
+        self._changed_pools: set[str] = set()
         self._records_since_snapshot = 0
         self._snapshotting: asyncio.Task[None] | None = None
         self._auditing = asyncio.Lock()
@@ -179,8 +180,12 @@ class Replica:
         self._take(self._facts.apply(fact, message.sequence))
 
     def _take(self, changes: Changes) -> None:
-        if changes.pools:
-            self._state.put_pools({name: self._facts.pool_space(name) for name in changes.pools})
+        """Until the objects are all known nobody is answered, so the pools can wait for the last: each alone would cost a pass over
+        the leases, and leadership is renewed only in between."""
+        self._changed_pools |= changes.pools
+        if self._facts.synced and self._changed_pools:
+            self._state.put_pools({name: self._facts.pool_space(name) for name in self._changed_pools})
+            self._changed_pools.clear()
         if self._leader is not None:
             for namespace, name in changes.pods:
                 self._leader.pod_changed(namespace, name)

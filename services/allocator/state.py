@@ -63,8 +63,10 @@ class Lease(Seat, gc=False):
     prefix_len: int
 
 
-class HeldInterface(msgspec.Struct):
-    """`attached`: an attach of it was answered, the last by `attempt`; `detached`: a DEL of it was heard while the pod lives;
+class HeldInterface(msgspec.Struct, gc=False):
+    """`gc=False` as in all of a lease: there is no cycle, and a collector that looks through a million of them halts everything.
+
+    `attached`: an attach of it was answered, the last by `attempt`; `detached`: a DEL of it was heard while the pod lives;
     then its addresses rest until `rest_until_ns` whoever they go to."""
 
     generation: int
@@ -81,7 +83,7 @@ class HeldInterface(msgspec.Struct):
         return self.detached or not self.attached
 
 
-class Holding(msgspec.Struct):
+class Holding(msgspec.Struct, gc=False):
     """All that one owner (a pod UID, or a container without pod) holds."""
 
     owner: str
