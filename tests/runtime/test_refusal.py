@@ -133,6 +133,8 @@ def test_annotation_garbage(node: Runtime) -> None:
     assert error["code"] == 107
     assert "ipam.spidernet.io/ippool" in error["msg"]
     assert "not JSON" in error["msg"]
+    with pytest.raises(LabError, match="not JSON"):
+        node.system.cli("explain", "pod", "shop/garbage")
 
 
 def test_pod_without_manifest(node: Runtime) -> None:
