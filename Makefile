@@ -44,7 +44,11 @@ define need_root
 	@[[ $$(id -u) == 0 ]] || { echo "\`make $@\` makes network namespaces and links: run it as root." >&2; exit 1; }
 endef
 
-.PHONY: help setup setup-test demo test test-failpoints bench fuzz sim lint clean
+# Whole systems killed, robbed of their store and simulated: minutes each, run by `make test-long`.
+LONG := tests/integration/failpoints tests/integration/loss tests/integration/allocator/test_replicated.py \
+        tests/simulation/test_seeds.py tests/simulation/test_planted.py
+
+.PHONY: help test-long setup setup-test demo test test-failpoints bench fuzz sim lint clean
 
 help: ## this list
 	@echo "make TARGET, as root:"
@@ -57,11 +61,15 @@ demo: setup ## the main job: two nodes, twenty pods, every one pings every other
 	$(need_root)
 	@$(BIN)/orbweaver demo
 
-test: setup setup-test ## all tests, with real runtimes, kernel and NATS server
+test: setup setup-test ## the tests, with real runtimes, kernel and NATS server, in under 10 minutes
 	$(need_root)
-	@$(BIN)/python -m pytest --durations=15
+	@$(BIN)/python -m pytest --durations=15 $(LONG:%=--ignore=%)
 
-test-failpoints: setup setup-test ## kills at every failpoint alone, in the middle of 100 attaches: what `make test` does in part
+test-long: setup setup-test ## what takes longer: kills and losses of a whole system, three servers, simulated clusters
+	$(need_root)
+	@$(BIN)/python -m pytest --durations=15 $(LONG)
+
+test-failpoints: setup setup-test ## kills at every failpoint alone, in the middle of 100 attaches: what `make test-long` does in part
 	$(need_root)
 	@FAILPOINTS=all $(BIN)/python -m pytest tests/integration/failpoints tests/integration/allocator/test_replicated.py
 

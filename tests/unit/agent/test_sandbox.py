@@ -18,4 +18,4 @@ def test_a_container_without_pod_has_no_newer_one_and_memory_is_bounded() -> Non
     assert sandboxes.enter("", "a", 20) and sandboxes.enter("", "b", 10)
     for number in range(2 * REMEMBERED):
         assert sandboxes.enter(f"u{number}", "a", number)
-    assert len(sandboxes._newest) == REMEMBERED  # noqa: SLF001
+    assert len(sandboxes._newest) == REMEMBERED
