@@ -14,7 +14,7 @@ def diff(before: object, after: object, path: str = "") -> list[dict[str, Any]]:
         return _members(cast("dict[str, object]", before), cast("dict[str, object]", after), path)
     if isinstance(before, list) and isinstance(after, list):
         return _elements(cast("list[object]", before), cast("list[object]", after), path)
-    if type(before) is type(after) and before == after:
+    if type(cast("object", before)) is type(cast("object", after)) and before == after:
         return []  # of scalars only: false is 0 to Python, also inside lists and maps
     return [{"op": "replace", "path": path, "value": after}]
 

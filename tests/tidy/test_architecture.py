@@ -12,9 +12,7 @@ ROOT = Path(__file__).parents[2]
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
 HELD_BY = re.findall(r"\| `(tests/[^`]+)` \|", ARCHITECTURE)
 DOCUMENTS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md")] + sorted(
-    path
-    for folder in ("docs", "services", "cni")
-    for path in (ROOT / folder).rglob("*.md")
+    path for folder in ("docs", "services", "cni") for path in (ROOT / folder).rglob("*.md")
 )
 
 

@@ -11,7 +11,9 @@ from shared.errors import BY_CODE, ERRORS
 
 ROOT = Path(__file__).parents[2]
 SOURCES = {
-    path: path.read_text() for folder in ("services", "shared", "cni") for path in (ROOT / folder).rglob("*.py")
+    path: path.read_text()
+    for folder in ("services", "shared", "cni")
+    for path in (ROOT / folder).rglob("*.py")
 }
 LATER = {
     "field_unsupported": "the CNI specification's code 2; a key that we do not know is config_invalid",

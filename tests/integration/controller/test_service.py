@@ -34,7 +34,15 @@ from shared.contracts.facts import (
     ObjectGone,
     SyncAnswer,
 )
-from shared.contracts.ipam import ALLOCATE_REPLY, Allocate, Allocated, Grant, InterfaceRequest, Release
+from shared.contracts.ipam import (
+    ALLOCATE_REPLY,
+    Allocate,
+    Allocated,
+    Grant,
+    InterfaceRequest,
+    Refused,
+    Release,
+)
 from shared.contracts.query import SERVICE_VIEW, QueryService, ServiceView
 from shared.limits import TOMBSTONE_KEPT_S
 from shared.settings import AllocatorSettings, ControllerSettings, TelemetrySettings
@@ -145,9 +153,11 @@ async def attach(follower: Follower, pod_name: str, of_pool: str) -> Grant:
         pod_uid=f"uid-{pod_name}",
     )
 
-    async def allocate() -> Grant:
+    async def allocate() -> Grant | None:
         answer = await follower.bus.request(subjects.allocate("n1"), encode(request), 5.0)
         reply = ALLOCATE_REPLY.decode(answer.data)
+        if isinstance(reply, Refused) and reply.error == "try_later":
+            return None  # the allocator has just started: an agent asks again too
         assert isinstance(reply, Allocated), reply
         return reply.grants[0]
 
