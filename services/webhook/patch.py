@@ -10,11 +10,12 @@ from typing import Any, cast
 
 def diff(before: object, after: object, path: str = "") -> list[dict[str, Any]]:
     """The operations that turn `before` into `after`, none if they are equal. Applied in order (RFC 6902 §5)."""
+    same_type = type(before) is type(after)
     if isinstance(before, dict) and isinstance(after, dict):
         return _members(cast("dict[str, object]", before), cast("dict[str, object]", after), path)
     if isinstance(before, list) and isinstance(after, list):
         return _elements(cast("list[object]", before), cast("list[object]", after), path)
-    if type(cast("object", before)) is type(cast("object", after)) and before == after:
+    if same_type and before == after:
         return []  # of scalars only: false is 0 to Python, also inside lists and maps
     return [{"op": "replace", "path": path, "value": after}]
 
