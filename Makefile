@@ -63,7 +63,7 @@ demo: setup ## the main job: two nodes, twenty pods, every one pings every other
 
 test: setup setup-test ## the tests, with real runtimes, kernel and NATS server, in under 10 minutes
 	$(need_root)
-	@$(BIN)/python -m pytest --durations=15 -n 2 --dist loadgroup $(LONG:%=--ignore=%)
+	@$(BIN)/python -m pytest --durations=15 -n 2 --dist loadfile $(LONG:%=--ignore=%)
 
 test-long: setup setup-test ## what takes longer: kills and losses of a whole system, three servers, simulated clusters
 	$(need_root)
