@@ -110,7 +110,7 @@ $(TEST_PACKAGES_DONE): Makefile | $(BUILD)
 $(VENV_DONE): pyproject.toml $(CONSTRAINTS) $(PACKAGES_DONE)
 	@[[ -x $(BIN)/pip ]] || { echo "Making $(VENV) with $(PYTHON)"; $(PYTHON) -m venv $(VENV); }
 	@echo "Installing orbweaver and the Python packages of $(CONSTRAINTS) into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) -e '.[otlp,test,lint]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) -e '.[otlp,kubernetes,test,lint]'
 	@touch $@
 
 $(SHIM_DONE): $(wildcard cni/*.py) cni/main.c $(VENV_DONE)
