@@ -17,12 +17,15 @@ BUILD := build
 VENV_DONE := $(BUILD)/venv.done
 PACKAGES_DONE := $(BUILD)/packages.done
 TEST_PACKAGES_DONE := $(BUILD)/test-packages.done
+CLUSTER_PACKAGES_DONE := $(BUILD)/cluster-packages.done
 SHIM_DONE := $(BUILD)/shim.done
 
 # venv and its pip; compiler, static libpython and what it links with for the shim; `ip` for people.
 PACKAGES = python3-venv libpython$(PYTHON_VERSION)-dev gcc libc6-dev libexpat1-dev zlib1g-dev iproute2
 # The runtimes and the rival plugins that the tests and the benchmark run for real.
 TEST_PACKAGES := containernetworking-plugins podman runc busybox-static iputils-ping
+# A Kubernetes cluster of this machine's own: what its nodes run, and what makes images without a registry.
+CLUSTER_PACKAGES := etcd-server containerd runc containernetworking-plugins busybox-static iputils-ping buildah debootstrap
 PYTHON_VERSION = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 # Installs those of the named Debian packages that are missing, and says which.
@@ -48,7 +51,7 @@ endef
 LONG := tests/integration/failpoints tests/integration/loss tests/integration/allocator/test_replicated.py \
         tests/simulation/test_seeds.py tests/simulation/test_planted.py
 
-.PHONY: help test-long setup setup-test demo test test-failpoints bench fuzz sim lint clean
+.PHONY: help test-long test-cluster test-cluster-long setup setup-test setup-cluster demo test test-failpoints bench bench-cluster fuzz sim lint clean
 
 help: ## this list
 	@echo "make TARGET, as root:"
@@ -63,7 +66,7 @@ demo: setup ## the main job: two nodes, twenty pods, every one pings every other
 
 test: setup setup-test ## the tests, with real runtimes, kernel and NATS server, in under 10 minutes
 	$(need_root)
-	@$(BIN)/python -m pytest --durations=15 -n 2 --dist loadfile $(LONG:%=--ignore=%)
+	@$(BIN)/python -m pytest --durations=15 -n 2 --dist loadfile --ignore=tests/cluster $(LONG:%=--ignore=%)
 
 test-long: setup setup-test ## what takes longer: kills and losses of a whole system, three servers, simulated clusters
 	$(need_root)
@@ -72,6 +75,14 @@ test-long: setup setup-test ## what takes longer: kills and losses of a whole sy
 test-failpoints: setup setup-test ## kills at every failpoint alone, in the middle of 100 attaches: what `make test-long` does in part
 	$(need_root)
 	@FAILPOINTS=all $(BIN)/python -m pytest tests/integration/failpoints tests/integration/allocator/test_replicated.py
+
+test-cluster: setup setup-cluster ## in a real Kubernetes cluster, nodes as namespaces of this machine; builds what is missing first
+	$(need_root)
+	@$(BIN)/python -m pytest --durations=15 --ignore=tests/cluster/long tests/cluster
+
+test-cluster-long: setup setup-cluster ## what takes longer there: five minutes without API server, a thousand pods
+	$(need_root)
+	@$(BIN)/python -m pytest --durations=15 tests/cluster/long
 
 bench: setup setup-test ## the benchmark beside its rivals, last line JSON; BENCH=--short for the short form
 	$(need_root)
@@ -95,6 +106,9 @@ clean: ## removes .venv and all that was built; no Debian package
 
 setup-test: $(TEST_PACKAGES_DONE)
 
+setup-cluster: setup $(CLUSTER_PACKAGES_DONE)
+	@$(BIN)/python -m tests.cluster.build >/dev/null
+
 $(BUILD):
 	@mkdir -p $@
 
@@ -105,6 +119,10 @@ $(PACKAGES_DONE): Makefile | $(BUILD)
 
 $(TEST_PACKAGES_DONE): Makefile | $(BUILD)
 	$(call install_packages,$(TEST_PACKAGES))
+	@touch $@
+
+$(CLUSTER_PACKAGES_DONE): Makefile | $(BUILD)
+	$(call install_packages,$(CLUSTER_PACKAGES))
 	@touch $@
 
 $(VENV_DONE): pyproject.toml $(CONSTRAINTS) $(PACKAGES_DONE)
