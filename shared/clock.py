@@ -1,6 +1,7 @@
 """Time as services take it: given to them, so that a test or a simulation can own it.
 
-Owns the two clocks that we use and nothing else. Deadlines and intervals use `monotonic_s`; what is stored uses `unix_ns`.
+Owns the clocks that we use and nothing else. Deadlines and intervals use `monotonic_s`; what is stored uses `unix_ns`. On a node
+`boottime_ns` orders calls of several processes, suspensions of the machine included.
 """
 
 from __future__ import annotations
@@ -19,6 +20,16 @@ class Clock(Protocol):
         ...
 
 
+class NodeClock(Protocol):
+    def boottime_ns(self) -> int:
+        """CLOCK_BOOTTIME: all processes of a machine read the same; begins anew with each start of it."""
+        ...
+
+    def unix_ns(self) -> int:
+        """Nanoseconds since 1970; may jump in either direction."""
+        ...
+
+
 class SystemClock:
     """The machine's clocks."""
 
@@ -27,3 +38,6 @@ class SystemClock:
 
     def unix_ns(self) -> int:
         return time.time_ns()
+
+    def boottime_ns(self) -> int:
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME)

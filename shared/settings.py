@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from shared.limits import SNAPSHOT_RECORDS
+from shared.limits import LOG_HISTORY_S, SNAPSHOT_RECORDS
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -39,7 +39,8 @@ class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 class AllocatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`system` is the system account's user, by which the servers' sync_interval is read. `stream_replicas` is 1 or 3.
 
-    `mark_file` keeps incarnation and last sequence outside JetStream. A snapshot is taken every `snapshot_records` records."""
+    `mark_file` keeps incarnation and last sequence outside JetStream. A snapshot is taken every `snapshot_records` records;
+    records stay for `log_history_s` at least."""
 
     replica: str
     bus: BusSettings
@@ -48,6 +49,7 @@ class AllocatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     stream_replicas: int = 1
     mark_file: str
     snapshot_records: int = SNAPSHOT_RECORDS
+    log_history_s: float = LOG_HISTORY_S
 
 
 class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -10,6 +10,7 @@ import gc
 import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from random import SystemRandom
 
 from services.agent.app import App
 from services.agent.journal import Journal, JournalError
@@ -17,6 +18,7 @@ from services.agent.kernel import Kernel
 from services.agent.netns import NetnsError
 from shared import service
 from shared.bus import Bus
+from shared.clock import SystemClock
 from shared.settings import AgentSettings
 from shared.telemetry import Telemetry
 
@@ -39,7 +41,16 @@ async def opening(settings: AgentSettings, bus: Bus, telemetry: Telemetry) -> As
         except NetnsError as error:
             raise OSError(str(error)) from error
         stack.callback(kernel.close)
-        app = App(settings, bus, journal, kernel, boot_id(), telemetry)
+        app = App(
+            settings,
+            bus,
+            journal,
+            kernel,
+            boot_id(),
+            telemetry,
+            clock=SystemClock(),
+            random=SystemRandom(),
+        )
         # What lives now lives for ever: no collection needs to look at it again.
         gc.collect()
         gc.freeze()

@@ -7,8 +7,8 @@ not know what the addresses are for.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
+from random import Random
 
 import msgspec
 import structlog
@@ -16,9 +16,9 @@ import structlog
 from services.agent.call import Call
 from services.agent.config import Ipam, Native
 from services.agent.entry import has_further_networks
-from services.agent.execute import now_ns
 from shared import failpoint, subjects
 from shared.bus import Bus, BusDenied, BusTimeout, NoResponder
+from shared.clock import NodeClock
 from shared.contracts.codec import MessageError, encode
 from shared.contracts.ipam import ALLOCATE_REPLY, Allocate, Allocated, InterfaceRequest, Mark
 from shared.errors import ERRORS, OrbweaverError
@@ -72,6 +72,8 @@ class Allocation:
         node: str,
         metrics: AgentMetrics,
         *,
+        clock: NodeClock,
+        random: Random,
         released_ns: Callable[[], int],
         seen: Callable[[], Mark],
     ) -> None:
@@ -79,25 +81,27 @@ class Allocation:
         self._seen = seen
         self._subject = subjects.allocate(node)
         self._metrics = metrics
+        self._clock = clock
+        self._random = random
         self._released_ns = released_ns
         self._unreached_ns = 0
 
     def away(self) -> bool:
         """Whether the last request reached nobody, a moment ago."""
-        return self._unreached_ns > 0 and now_ns() - self._unreached_ns < AWAY_S * _SECOND_NS
+        return self._unreached_ns > 0 and self._clock.boottime_ns() - self._unreached_ns < AWAY_S * _SECOND_NS
 
     async def ask(self, request: Allocate, deadline_ns: int) -> Allocated:
         """Raises OrbweaverError: what the allocator refused, or `try_later` with the last reason at the deadline."""
         pause_s = PAUSE_MIN_S
         answer = OrbweaverError("try_later", "no time is left before the caller's deadline")
-        while (usable_s := (deadline_ns - _RESERVE_NS - now_ns()) / _SECOND_NS) > 0:
+        while (usable_s := (deadline_ns - _RESERVE_NS - self._clock.boottime_ns()) / _SECOND_NS) > 0:
             request = msgspec.structs.replace(request, ttl_ms=int(usable_s * 1000), seen=self._seen())
             answer = await self._once(request, min(ANSWER_S, usable_s))
             if isinstance(answer, Allocated):
                 return answer
             if not self._may_change(answer):
                 raise answer
-            await asyncio.sleep(min(pause_s * random.uniform(0.7, 1.0), usable_s))
+            await asyncio.sleep(min(pause_s * self._random.uniform(0.7, 1.0), usable_s))
             pause_s = min(pause_s * 2, PAUSE_MAX_S)
         if answer.kind.name not in _AGAIN:
             raise answer
@@ -107,7 +111,7 @@ class Allocation:
         """Whether the same question may soon have another answer. An address that this node gave back a moment ago may
         still be on its way to the allocator: whoever detaches and then attaches is to get it."""
         if refusal.kind.name == "pool_exhausted":
-            return now_ns() - self._released_ns() < RELEASED_S * _SECOND_NS
+            return self._clock.boottime_ns() - self._released_ns() < RELEASED_S * _SECOND_NS
         return refusal.kind.name in _AGAIN
 
     async def _once(self, request: Allocate, timeout_s: float) -> Allocated | OrbweaverError:
@@ -121,7 +125,7 @@ class Allocation:
             if failpoint.hit("agent.allocate.answered"):
                 raise BusTimeout("the answer was lost by a failpoint")
         except NoResponder as error:
-            self._unreached_ns = now_ns()
+            self._unreached_ns = self._clock.boottime_ns()
             return OrbweaverError("try_later", f"the allocator is away ({error})")
         except BusTimeout as error:
             return OrbweaverError("try_later", f"the allocator does not answer ({error})")

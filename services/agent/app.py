@@ -7,7 +7,7 @@ and metrics of each call. Must not know the order of an attach (attachments) or 
 from __future__ import annotations
 
 import asyncio
-import time
+from random import Random
 
 import msgspec
 import structlog
@@ -20,7 +20,6 @@ from services.agent.attachments import Attachments
 from services.agent.call import Call, ForeignMessageError, Verb, decode
 from services.agent.call_trace import CallTrace
 from services.agent.entry import Entry, views
-from services.agent.execute import now_ns
 from services.agent.journal import Journal
 from services.agent.kernel import Kernel
 from services.agent.kernel_thread import KernelThreads
@@ -29,6 +28,7 @@ from services.agent.release import Releases
 from services.agent.witness import Witness
 from shared import failpoint, subjects
 from shared.bus import Bus, BusError, Message
+from shared.clock import NodeClock
 from shared.contracts.attach import AttachEvent
 from shared.contracts.codec import MessageError, encode
 from shared.contracts.query import (
@@ -66,13 +66,17 @@ class App:
         kernel: Kernel,
         boot_id: str,
         telemetry: Telemetry,
+        *,
+        clock: NodeClock,
+        random: Random,
     ) -> None:
+        self._clock = clock
         self._settings = settings
         self._node = settings.node
         self._bus = bus
         self._journal = journal
         self._telemetry = telemetry
-        self._releases = Releases(bus, journal, settings.node)
+        self._releases = Releases(bus, journal, settings.node, clock=clock, random=random)
         self._metrics = AgentMetrics(
             telemetry.meter, attachments=lambda: len(journal.entries), unpublished=self._releases.waiting
         )
@@ -80,10 +84,12 @@ class App:
             bus,
             settings.node,
             self._metrics,
+            clock=clock,
+            random=random,
             released_ns=lambda: self._releases.latest_ns,
             seen=lambda: journal.seen,
         )
-        self._kernel = KernelThreads(kernel, boot_id)
+        self._kernel = KernelThreads(kernel, boot_id, clock)
         self._attachments = Attachments(
             node=settings.node,
             boot_id=boot_id,
@@ -91,6 +97,8 @@ class App:
             kernel=self._kernel,
             allocation=self._allocation,
             releases=self._releases,
+            clock=clock,
+            random=random,
         )
         self._reconciliation = Reconciliation(
             node=settings.node,
@@ -99,6 +107,7 @@ class App:
             attachments=self._attachments,
             emit=self._emit,
             kernel=self._kernel,
+            clock=clock,
         )
         self._witness = Witness(
             bus=bus,
@@ -162,7 +171,7 @@ class App:
                     call.cancel()
 
     async def _on_call(self, message: Message) -> None:
-        arrived_ns = now_ns()
+        arrived_ns = self._clock.boottime_ns()
         try:
             call = decode(message.headers, message.data, arrived_ns)
         except OrbweaverError as error:
@@ -187,7 +196,7 @@ class App:
         """Answers and then tells of it; the trace ends with the answer."""
         events: list[AttachEvent] = []
         error: OrbweaverError | None = None
-        with CallTrace(self._telemetry, call, message.headers, arrived_ns) as trace:
+        with CallTrace(self._telemetry, self._clock, call, message.headers, arrived_ns) as trace:
             reply = Reply(1)
             try:
                 reply = Reply(0, await self._answer(call, trace, events))
@@ -203,11 +212,13 @@ class App:
                 reply = Reply(1, answer.render_error(error, network.version_of(call.body), trace_id=known_by))
                 if call.verb == "ADD":
                     log.info("attach failed", attachment=str(call.attachment), error=error.message)
-                    duration_ns = now_ns() - call.start_ns
+                    duration_ns = self._clock.boottime_ns() - call.start_ns
                     events.append(
-                        event.failed(call, error, self._node, time.time_ns(), duration_ns, trace.trace_id)
+                        event.failed(
+                            call, error, self._node, self._clock.unix_ns(), duration_ns, trace.trace_id
+                        )
                     )
-            replied_ns = now_ns()
+            replied_ns = self._clock.boottime_ns()
             await self._reply(message, reply)
             trace.step("reply", replied_ns)
         self._measure(call, (replied_ns - call.start_ns) / 1e9, (replied_ns - arrived_ns) / 1e9, error, trace)
@@ -255,11 +266,21 @@ class App:
             return asked.result
         entry, result = await self._attachments.add(call, asked, trace)
         if entry.attempt == call.attempt:
-            events.append(event.completed(entry, self._node, time.time_ns(), now_ns() - call.start_ns))
+            events.append(
+                event.completed(
+                    entry, self._node, self._clock.unix_ns(), self._clock.boottime_ns() - call.start_ns
+                )
+            )
         return answer.render(result, asked.version)
 
     def _detached(self, entry: Entry, call: Call, trace: CallTrace) -> AttachEvent:
-        return event.detached(entry, self._node, time.time_ns(), now_ns() - call.start_ns, trace.trace_id)
+        return event.detached(
+            entry,
+            self._node,
+            self._clock.unix_ns(),
+            self._clock.boottime_ns() - call.start_ns,
+            trace.trace_id,
+        )
 
     def _measure(
         self, call: Call, whole_s: float, served_s: float, error: OrbweaverError | None, trace: CallTrace

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 from collections import OrderedDict
 from collections.abc import Callable
+from random import Random
 
 import msgspec
 import structlog
@@ -23,7 +23,7 @@ from services.agent.call import Call
 from services.agent.call_trace import CallTrace
 from services.agent.config import Ipam, Macvlan, Native, link_of_network
 from services.agent.entry import Entry, answered, has_further_networks, intent, mode_of
-from services.agent.execute import KernelError, now_ns
+from services.agent.execute import KernelError
 from services.agent.journal import Journal
 from services.agent.kernel import AttachedInterface
 from services.agent.kernel_thread import KernelThreads
@@ -35,6 +35,7 @@ from services.agent.sandbox import Sandboxes
 from services.agent.state import DesiredInterface
 from services.agent.turn import Turns, uninterrupted
 from shared import failpoint
+from shared.clock import NodeClock
 from shared.contracts.ipam import Allocated
 from shared.errors import OrbweaverError
 from shared.ids import AttachmentId
@@ -58,7 +59,8 @@ class Attachments:
         kernel: KernelThreads,
         allocation: Allocation,
         releases: Releases,
-        random: Callable[[int], bytes] = os.urandom,
+        clock: NodeClock,
+        random: Random,
     ) -> None:
         self._node = node
         self._boot_id = boot_id
@@ -66,6 +68,7 @@ class Attachments:
         self._kernel = kernel
         self._allocation = allocation
         self._releases = releases
+        self._clock = clock
         self._random = random
         self._turns = Turns()
         self._sandboxes = Sandboxes(journal.entries.values(), boot_id)
@@ -92,12 +95,12 @@ class Attachments:
         )
         self._adding[task] = call
         try:
-            queued_ns = now_ns()
+            queued_ns = self._clock.boottime_ns()
             async with self._turns.turn(call.attachment):
-                trace.waited_ns += now_ns() - queued_ns
+                trace.waited_ns += self._clock.boottime_ns() - queued_ns
                 if call.start_ns < self._detached_ns.get(call.attachment, 0):
                     raise _superseded(call.attachment)
-                if call.deadline_ns <= now_ns():
+                if call.deadline_ns <= self._clock.boottime_ns():
                     raise OrbweaverError("try_later", f"{call.attachment}: its turn came after the deadline")
                 return await self._add(call, config, trace)
         except asyncio.CancelledError:
@@ -118,10 +121,10 @@ class Attachments:
         """
         self._remember(attachment, start_ns)
         self._supersede(lambda older: older.attachment == attachment and older.start_ns <= start_ns)
-        queued_ns = now_ns()
+        queued_ns = self._clock.boottime_ns()
         async with self._turns.turn(attachment):
             if trace is not None:
-                trace.waited_ns += now_ns() - queued_ns
+                trace.waited_ns += self._clock.boottime_ns() - queued_ns
             entry = self._journal.entries.get(attachment)
             if entry is None or self._releases.is_begun(attachment):
                 return None
@@ -129,7 +132,7 @@ class Attachments:
                 # A request that its runtime gave up long ago; the container was attached anew since.
                 return None
             if entry.state != "releasing":
-                began_ns = now_ns()
+                began_ns = self._clock.boottime_ns()
                 entry = msgspec.structs.replace(entry, state="releasing", reason=reason)
                 await self._journal.put(entry)
                 failpoint.hit("agent.journal.releasing")
@@ -209,8 +212,8 @@ class Attachments:
                     return known, standing
                 if (known.device, known.inode) != (netns.device, netns.inode):
                     await self._kernel.detach(known, trace)
-            began_ns = now_ns()
-            mac = wish.mac_of(self._random(wish.MAC_BYTES)) if isinstance(config, Native) else ""
+            began_ns = self._clock.boottime_ns()
+            mac = wish.mac_of(self._random.randbytes(wish.MAC_BYTES)) if isinstance(config, Native) else ""
             entry = intent(call, config, netns, self._boot_id, mac, known)
             entry = msgspec.structs.replace(entry, trace_id=trace.trace_id, begun_unix_ns=trace.start_unix_ns)
             await self._journal.put(entry)
@@ -227,7 +230,7 @@ class Attachments:
         if known is None or known.state != "releasing":
             return known
         await self._release(known)
-        left_s = (call.deadline_ns - now_ns()) / _SECOND_NS - _RESERVE_S
+        left_s = (call.deadline_ns - self._clock.boottime_ns()) / _SECOND_NS - _RESERVE_S
         if not await self._releases.settled(call.attachment, left_s):
             raise OrbweaverError(
                 "try_later", f"{call.attachment}: its earlier DEL is not acknowledged by the allocator yet"
@@ -297,7 +300,7 @@ class Attachments:
     async def _complete(
         self, entry: Entry, desired: tuple[DesiredInterface, ...], result: Result, trace: CallTrace
     ) -> tuple[Entry, Result]:
-        began_ns = now_ns()
+        began_ns = self._clock.boottime_ns()
         entry = msgspec.structs.replace(entry, state="completed", desired=desired, result=result)
         await self._journal.put(entry)
         failpoint.hit("agent.journal.completed")

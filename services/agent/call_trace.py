@@ -13,7 +13,8 @@ from typing import Self
 from opentelemetry.trace import SpanContext
 
 from services.agent.call import Call
-from services.agent.execute import StepTiming, now_ns
+from services.agent.execute import StepTiming
+from shared.clock import NodeClock
 from shared.telemetry import (
     ActiveSpan,
     Telemetry,
@@ -33,9 +34,17 @@ class CallTrace:
     `waited_ns` is how long the call stood behind others (for its attachment's turn, for a thread), `asked` whether it came so far
     as to ask for addresses: the metrics tell both, sampled or not."""
 
-    def __init__(self, telemetry: Telemetry, call: Call, headers: Mapping[str, str], arrived_ns: int) -> None:
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        clock: NodeClock,
+        call: Call,
+        headers: Mapping[str, str],
+        arrived_ns: int,
+    ) -> None:
         self._telemetry = telemetry
-        self._offset_ns = boottime_offset_ns()
+        self._clock = clock
+        self._offset_ns = boottime_offset_ns(clock)
         arrived_unix_ns = self._unix(arrived_ns)
         self.start_unix_ns = shim_start_ns(str(call.start_ns), arrived_unix_ns, self._offset_ns)
         self._span: ActiveSpan = telemetry.span(
@@ -71,7 +80,7 @@ class CallTrace:
             self._telemetry.record(name, self.context, self._unix(start_ns), self._unix(end_ns), error=failed)
 
     def step(self, name: str, start_ns: int, end_ns: int | None = None, error: str = "") -> None:
-        self._steps.append((name, start_ns, now_ns() if end_ns is None else end_ns, error))
+        self._steps.append((name, start_ns, self._clock.boottime_ns() if end_ns is None else end_ns, error))
 
     def kernel(self, steps: Iterable[StepTiming]) -> None:
         for step in steps:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
+from pathlib import Path
 
 import msgspec
 
@@ -64,6 +65,18 @@ class Kernel:
             self._idle.pop().close_fast()
         self._node.close()
         self._own.close()
+
+    def open(self, path: str) -> Netns:
+        """The network namespace at the path; the caller closes it. Raises NetnsGoneError or NetnsError."""
+        return Netns.open(path)
+
+    def identity(self, path: str) -> tuple[int, int] | None:
+        """Device and inode of what the path leads to now, None where that is nothing. Raises OSError where it cannot be told."""
+        try:
+            status = Path(path).stat()
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return None
+        return status.st_dev, status.st_ino
 
     def attach(
         self,

@@ -9,19 +9,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TypeVar
 
 import structlog
 
 from services.agent.call_trace import CallTrace
 from services.agent.entry import Entry
-from services.agent.execute import StepTiming, now_ns
+from services.agent.execute import StepTiming
 from services.agent.kernel import AttachedInterface, Kernel
 from services.agent.netns import Netns, NetnsError, NetnsGoneError
 from services.agent.scan import Scan
 from services.agent.state import DesiredInterface
 from services.agent.turn import uninterrupted
+from shared.clock import NodeClock
 from shared.errors import OrbweaverError
 from shared.ids import AttachmentId
 
@@ -35,9 +35,10 @@ T = TypeVar("T")
 class KernelThreads:
     """`kernel` stays the caller's to close, after `close`."""
 
-    def __init__(self, kernel: Kernel, boot_id: str) -> None:
+    def __init__(self, kernel: Kernel, boot_id: str, clock: NodeClock) -> None:
         self._kernel = kernel
         self._boot_id = boot_id
+        self._clock = clock
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="kernel")
 
     def close(self) -> None:
@@ -47,9 +48,9 @@ class KernelThreads:
         """A pod's namespace; the caller closes it. Raises OrbweaverError: `environment_invalid` where nothing is at the
         path, `netns_refused` for what is there and no pod could have."""
         try:
-            netns = Netns.open(path)
+            netns = self._kernel.open(path)
         except NetnsError as error:
-            if isinstance(error, NetnsGoneError) and not Path(path).exists():
+            if isinstance(error, NetnsGoneError) and self._is_absent(path):
                 message = f"CNI_NETNS: {error.message}; the runtime makes it before it calls ADD"
                 raise OrbweaverError("environment_invalid", message) from None
             raise OrbweaverError("netns_refused", f"CNI_NETNS: {error.message}") from None
@@ -115,7 +116,7 @@ class KernelThreads:
         if entry.boot_id != self._boot_id:
             return ("the machine was started anew since it was attached",)
         try:
-            with Netns.open(netns_path) as netns:
+            with self._kernel.open(netns_path) as netns:
                 if (netns.device, netns.inode) != (entry.device, entry.inode):
                     return (f"{netns_path!r} is another network namespace than the one that was attached",)
                 return tuple(self._kernel.check(netns, entry.desired))
@@ -126,21 +127,24 @@ class KernelThreads:
         if entry.boot_id != self._boot_id:
             return True
         try:
-            status = Path(entry.netns).stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return True
+            return self._kernel.identity(entry.netns) != (entry.device, entry.inode)
         except OSError:
             return False
-        return (status.st_dev, status.st_ino) != (entry.device, entry.inode)
+
+    def _is_absent(self, path: str) -> bool:
+        try:
+            return self._kernel.identity(path) is None
+        except OSError:
+            return False
 
     def _run(
         self, function: Callable[..., T], *arguments: object, trace: CallTrace | None = None
     ) -> asyncio.Future[T]:
-        queued_ns = now_ns()
+        queued_ns = self._clock.boottime_ns()
 
         def begun() -> T:
             if trace is not None:
-                trace.waited_ns += now_ns() - queued_ns
+                trace.waited_ns += self._clock.boottime_ns() - queued_ns
             return function(*arguments)
 
         return asyncio.get_running_loop().run_in_executor(self._threads, begun)

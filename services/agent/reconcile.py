@@ -8,7 +8,6 @@ or more than a few, the mount that shows us the namespaces is the likelier cause
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -17,9 +16,9 @@ import structlog
 from services.agent import event
 from services.agent.attachments import Attachments
 from services.agent.entry import Entry
-from services.agent.execute import now_ns
 from services.agent.kernel_thread import KernelThreads
 from shared import limits
+from shared.clock import NodeClock
 from shared.contracts.attach import AttachEvent, SweepStopped
 from shared.errors import OrbweaverError
 from shared.ids import AttachmentId
@@ -53,6 +52,7 @@ class Reconciliation:
         entries: Mapping[AttachmentId, Entry],
         attachments: Attachments,
         kernel: KernelThreads,
+        clock: NodeClock,
         emit: Callable[[AttachEvent], None],
     ) -> None:
         self._node = node
@@ -60,6 +60,7 @@ class Reconciliation:
         self._entries = entries
         self._attachments = attachments
         self._kernel = kernel
+        self._clock = clock
         self._emit = emit
         self._suspects: frozenset[AttachmentId] = frozenset()
         self._told = 0
@@ -86,7 +87,10 @@ class Reconciliation:
             log.warning("sweep stopped", gone=judgement.stopped, attachments=len(present))
             self._emit(
                 SweepStopped(
-                    at_ns=time.time_ns(), node=self._node, gone=judgement.stopped, attachments=len(present)
+                    at_ns=self._clock.unix_ns(),
+                    node=self._node,
+                    gone=judgement.stopped,
+                    attachments=len(present),
                 )
             )
         self._told = judgement.stopped
@@ -102,13 +106,13 @@ class Reconciliation:
 
     async def _sweep(self, attachment: AttachmentId) -> None:
         try:
-            entry = await self._attachments.delete(attachment, "gone", now_ns())
+            entry = await self._attachments.delete(attachment, "gone", self._clock.boottime_ns())
         except OrbweaverError as error:
             log.warning("not swept", attachment=str(attachment), error=error.message)
         else:
             if entry is not None:
                 log.info("swept", attachment=str(attachment), netns=entry.netns)
-                self._emit(event.detached(entry, self._node, time.time_ns(), 0, ""))
+                self._emit(event.detached(entry, self._node, self._clock.unix_ns(), 0, ""))
 
     async def _finish(self, entry: Entry) -> None:
         try:

@@ -7,15 +7,15 @@ journal. Must not know how an attachment was detached.
 from __future__ import annotations
 
 import asyncio
-import random
+from random import Random
 
 import structlog
 
 from services.agent.entry import Entry
-from services.agent.execute import now_ns
 from services.agent.journal import Journal
 from shared import failpoint, limits, subjects
 from shared.bus import Bus, BusError, BusTimeout
+from shared.clock import NodeClock
 from shared.contracts.codec import encode
 from shared.contracts.ipam import Release, ReleasedInterface
 from shared.errors import OrbweaverError
@@ -48,10 +48,12 @@ def releases_of(entry: Entry, node: str) -> tuple[Release, ...]:
 
 
 class Releases:
-    def __init__(self, bus: Bus, journal: Journal, node: str) -> None:
+    def __init__(self, bus: Bus, journal: Journal, node: str, *, clock: NodeClock, random: Random) -> None:
         self._bus = bus
         self._journal = journal
         self._node = node
+        self._clock = clock
+        self._random = random
         self._subject = subjects.release(node)
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self._tasks: dict[AttachmentId, asyncio.Task[None]] = {}
@@ -63,7 +65,7 @@ class Releases:
     def begin(self, entry: Entry) -> None:
         """Publishes in the background; nothing of the entry is on this node any more."""
         if entry.attachment not in self._tasks:
-            self.latest_ns = now_ns()
+            self.latest_ns = self._clock.boottime_ns()
             self._tasks[entry.attachment] = asyncio.create_task(self._settle(entry))
 
     def is_begun(self, attachment: AttachmentId) -> bool:
@@ -90,7 +92,7 @@ class Releases:
         try:
             for release in releases_of(entry, self._node):
                 await self._publish(release)
-            self.latest_ns = now_ns()
+            self.latest_ns = self._clock.boottime_ns()
             await self._forget(entry)
         finally:
             del self._tasks[entry.attachment]
@@ -113,7 +115,7 @@ class Releases:
                 return
             self._connected.clear()
             try:
-                await asyncio.wait_for(self._connected.wait(), pause_s * random.uniform(0.7, 1.0))
+                await asyncio.wait_for(self._connected.wait(), pause_s * self._random.uniform(0.7, 1.0))
             except TimeoutError:
                 pause_s = min(pause_s * 2, PAUSE_MAX_S)
 

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 import structlog
 
 from services.allocator import snapshot
-from services.allocator.audit import audit
+from services.allocator.audit import audit, follows, may_happen
 from services.allocator.facts import Changes, Facts
 from services.allocator.lead import Election
 from services.allocator.leader import Leader
@@ -24,7 +24,7 @@ from services.allocator.pool_index import PoolSpace
 from services.allocator.recovery import Recovery
 from services.allocator.servers import UnsafeServers
 from services.allocator.state import State
-from services.allocator.view import disagreements, explain, leases_page
+from services.allocator.view import disagreements, explain, kept_from_others, leases_page
 from services.allocator.watch import Watch, refuted_by
 from shared import failpoint, limits, subjects
 from shared.bus import Bus, BusError, Follow, Message, StreamMessage, StreamMissing
@@ -473,7 +473,7 @@ class Replica:
         """Drops what is below the older of two snapshots and past the history that the user keeps."""
         kept = await snapshot.manifests(self._bus)
         if len(kept) < snapshot.KEPT or kept[0].at_ns > self._clock.unix_ns() - int(
-            limits.LOG_HISTORY_S * 1e9
+            self._settings.log_history_s * 1e9
         ):
             return
         await self._bus.purge("LEASES", up_to_sequence=kept[0].sequence)
@@ -515,16 +515,46 @@ class Replica:
                     unsafe=bool(state.unsafe()),
                     quarantined=len(state.quarantine),
                     disagreements=disagreements(state, self._watch.told()),
+                    kept=kept_from_others(state),
                 )
             )
 
     async def _audit(self, leader: Leader) -> tuple[str, ...]:
-        """Checks a copy in a thread: the loop must go on renewing leadership, however many leases there are."""
+        """Checks a copy in a thread: the loop must go on renewing leadership, however many leases there are. The log is read anew
+        from its newest snapshot, and must say what memory has."""
         async with self._auditing:
             async with leader.settled:
                 copy = encode(leader.state.snapshot())
+                until = leader.state.sequence
             spaces = {name: self._facts.pool_space(name) for name in self._facts.pools}
-            return await asyncio.to_thread(_audit_copy, copy, spaces)
+            said, wrong = await self._replay(until)
+            return (*wrong, *await asyncio.to_thread(_audit_copy, copy, spaces, said))
+
+    async def _replay(self, until: int) -> tuple[State | None, tuple[str, ...]]:
+        """What the log says at record `until`, and what in it no leader may have written; None where it cannot be read so far now."""
+        wrong: list[str] = []
+        try:
+            said = await self._loaded()
+            if said.sequence > until:
+                return None, ()
+            async for message in self._bus.read("LEASES", start_sequence=said.sequence + 1):
+                if message.sequence > until:
+                    break
+                record = RECORD.decode(message.data)
+                if said.incarnation not in ("", record.incarnation):
+                    return None, ()  # it is another log by now, and this term is over
+                wrong += follows(said, record, message.sequence)
+                for event in record.events:
+                    wrong += may_happen(said, event)
+                    said.evolve(event)
+                said.advance(record, message.sequence, digest(message.data))
+                await asyncio.sleep(0)
+        except (BusError, MessageError, LookupError, ValueError) as error:
+            return None, (*wrong, f"the log cannot be read: {error}")
+        if said.sequence != until:
+            wrong.append(f"the log can be read to record {said.sequence} only, memory is at record {until}")
+            return None, tuple(wrong)
+        return said, tuple(wrong)
 
     async def _on_explain(self, message: Message) -> bytes | None:
         leader = self._leader
@@ -557,7 +587,9 @@ class Replica:
         return {**dict.fromkeys(self._facts.pools, 0), **self._state.leases_by_pool}
 
 
-def _audit_copy(copy: bytes, spaces: dict[str, PoolSpace | None]) -> tuple[str, ...]:
+def _audit_copy(copy: bytes, spaces: dict[str, PoolSpace | None], said: State | None) -> tuple[str, ...]:
     state = State.from_snapshot(snapshot.SNAPSHOT.decode(copy))
     state.put_pools(spaces)
+    if said is not None and (said.holdings, said.quarantine) != (state.holdings, state.quarantine):
+        return (f"memory is not what the log says at record {state.sequence}", *audit(state))
     return audit(state)

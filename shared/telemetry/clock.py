@@ -5,14 +5,14 @@ Owns the conversion. Must not know who measured the time.
 
 from __future__ import annotations
 
-import time
+from shared.clock import NodeClock
 
 
-def boottime_offset_ns() -> int:
+def boottime_offset_ns(clock: NodeClock) -> int:
     """Unix time minus CLOCK_BOOTTIME, now. Read afresh for each use: a step of the wall clock changes it."""
-    before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    unix = time.time_ns()
-    after = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    before = clock.boottime_ns()
+    unix = clock.unix_ns()
+    after = clock.boottime_ns()
     return unix - (before + after) // 2
 
 

@@ -7,7 +7,7 @@ import sys
 import time
 
 from tests.simulation.cluster import COMMANDS_MIN, LAST_LINES, Outcome, run
-from tests.simulation.patch import quiet
+from tests.simulation.quiet import quiet
 
 
 def report(outcome: Outcome) -> str:

@@ -1,19 +1,23 @@
 """What must hold of a whole cluster, judged while it runs and when it has come to rest.
 
-Owns the invariants across log, allocators, agents and kernels; those of the allocator's memory alone are the product's own
-`services.allocator.audit`. It folds the log itself, record by record, as it is stored: memory of an allocator is a claim,
-the log is the fact.
+Owns what only an observer who sees every moment can know: what is up when a record is stored, what was answered, what lives. What
+can be judged at one look is the product's own: `services.allocator.audit` for log and memory, `shared.audit` for log, journals and
+kernels. It folds the log itself, record by record, as it is stored: memory of an allocator is a claim, the log is the fact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
-from services.allocator.audit import audit
+from services.agent.entry import Entry, views
+from services.allocator.audit import audit, follows, may_happen
+from services.allocator.facts import Facts
 from services.allocator.state import Snapshot, State
+from services.allocator.view import kept_from_others, leases_page
 from shared import subjects
+from shared.audit import Evidence, Up, judge
 from shared.contracts.codec import Codec, MessageError
 from shared.contracts.ipam import ALLOCATE_REPLY, Allocated
 from shared.contracts.lease import (
@@ -27,6 +31,8 @@ from shared.contracts.lease import (
     Record,
     digest,
 )
+from shared.contracts.query import QueryLeases
+from shared.limits import PAGE_MAX_LEASES
 from shared.net.ranges import format_address, parse_address
 from tests.simulation.hub import Hub, Stored, Stream, fits
 from tests.simulation.kernel import Namespace, Wire
@@ -77,14 +83,12 @@ class Checker:
             self._rebuilt(record, stored)
             return
         state = self.state
-        if record.previous != state.digest:
-            self.wrong(f"record {stored.sequence} does not follow record {state.sequence}")
-        if record.term < state.term:
-            self.wrong(f"record {stored.sequence} of term {record.term} came after term {state.term} began")
+        self.violations += follows(state, record, stored.sequence)
         if self._in_doubt and any(isinstance(event, LeasesAllocated) for event in record.events):
             self._in_doubt = False
             self._whole(f"record {stored.sequence} gives addresses after a loss, and")
         for event in record.events:
+            self.violations += may_happen(state, event)
             match event:
                 case LeasesAllocated():
                     self._allocated(event)
@@ -137,25 +141,39 @@ class Checker:
 
     def _whole(self, when: str) -> None:
         """All that is up on a node is known: under its owner, or kept from everybody."""
-        for address, paths in self._wire.addresses.items():
-            key = parse_address(address)
-            for path in paths:
-                owner = self._wire.namespaces[path].owner
-                if self.state.holder(*key) != owner and key not in self.state.quarantine:
-                    self.wrong(f"{when} {address} is up in {path} of {owner} and not known to be")
+        for violation in judge(self.evidence({})):
+            self.wrong(f"{when} {violation.sentence}")
+
+    def evidence(self, journals: Mapping[str, Iterable[Entry]]) -> Evidence:
+        """The log, these journals by node, and every kernel, as they are now."""
+        wire = self._wire
+        return Evidence(
+            leases=leases_page(self.state, Facts(), QueryLeases(limit=PAGE_MAX_LEASES)).leases,
+            kept=frozenset(kept_from_others(self.state)),
+            attachments={
+                node: tuple(view for entry in entries for view in views(entry, node))
+                for node, entries in journals.items()
+            },
+            up=tuple(
+                Up(
+                    node=path.split("/")[1],
+                    netns=path,
+                    address=address,
+                    container_id=wire.namespaces[path].container_id,
+                    pod_uid=""
+                    if wire.namespaces[path].owner.startswith("container:")
+                    else wire.namespaces[path].owner,
+                )
+                for address, paths in wire.addresses.items()
+                for path in paths
+            ),
+        )
 
     def _allocated(self, event: LeasesAllocated) -> None:
         families: dict[str, set[int]] = {}
         for item in event.items:
-            family, address = parse_address(item.address)
-            holder = self.state.holder(family, address)
-            if holder is not None:
-                self.wrong(f"{item.address} is given to {event.owner} and held by {holder}")
-            families.setdefault(item.ifname, set()).add(family)
-        holding = self.state.holdings.get(event.owner)
+            families.setdefault(item.ifname, set()).add(parse_address(item.address)[0])
         for ifname, found in families.items():
-            if holding is not None and ifname in holding.interfaces:
-                self.wrong(f"{event.owner} {ifname} is given addresses and holds some")
             if found != {4, 6}:
                 self.wrong(f"{event.owner} {ifname} was given families {sorted(found)} only")
 

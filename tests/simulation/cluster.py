@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import random as product_random
 from collections import deque
 from collections.abc import Coroutine, Iterable
 from random import Random
@@ -17,6 +16,7 @@ import msgspec
 
 from services.allocator.audit import audit
 from shared import subjects
+from shared.audit import judge
 from shared.bus import Message
 from shared.contracts.lease import RECORD
 from tests.simulation.check import Checker
@@ -26,7 +26,6 @@ from tests.simulation.kernel import Wire
 from tests.simulation.kubelet import HELD_BACK_S, Kubelet
 from tests.simulation.loop import Scheduler, Stuck
 from tests.simulation.member import Agent, Allocator, Controller, Marks
-from tests.simulation.patch import machine
 
 COMMANDS_MIN = 500
 FAULTS_MIN = 10
@@ -205,6 +204,8 @@ class Cluster:
                 yield f"{owner} holds {sorted(holding.interfaces)}, not {sorted(sandbox.wanted)}"
         for sandbox in kubelet.live.values():
             yield from self._unsettled_sandbox(sandbox.owner, sandbox.netns, sandbox.attached)
+        journals = {a.node: a.journal.entries.values() for a in self.agents.values() if a.is_alive}
+        yield from (violation.sentence for violation in judge(self.checker.evidence(journals)))
         for namespace in self.wire.namespaces.values():
             if namespace.links and namespace.owner not in expected:
                 yield f"links {sorted(namespace.links)} are left in {namespace.path}"
@@ -245,22 +246,16 @@ class Cluster:
 
 def run(seed: int, commands: int = COMMANDS_MIN, lines_kept: int | None = LAST_LINES) -> Outcome:
     """One run, from its seed alone. `lines_kept` None keeps the whole trace."""
-    before = product_random.getstate()
-    product_random.seed(seed)
     cluster = Cluster(seed, commands, lines_kept)
     scheduler = cluster.scheduler
     cluster.hub.shims = Shims(cluster)
+    main = cluster.process.create_task(cluster._main())
     try:
-        with machine(scheduler, cluster.wire):
-            main = cluster.process.create_task(cluster._main())
-            try:
-                scheduler.run(main, until_s=UNTIL_S, steps_max=STEPS_MAX)
-            except Stuck as stuck:
-                cluster.checker.wrong(f"stuck: {stuck}")
-            finally:
-                scheduler.close()
+        scheduler.run(main, until_s=UNTIL_S, steps_max=STEPS_MAX)
+    except Stuck as stuck:
+        cluster.checker.wrong(f"stuck: {stuck}")
     finally:
-        product_random.setstate(before)
+        scheduler.close()
     violations = (*cluster.checker.violations, *scheduler.failures)
     cluster.tell(f"end {violations}")
     return Outcome(

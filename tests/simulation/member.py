@@ -45,6 +45,7 @@ _BUS = BusSettings(servers=(), user="", password="", inbox_prefix="")
 _NO_SPAN = ActiveSpan(trace.INVALID_SPAN)
 RESTART_S = 0.5
 SNAPSHOT_RECORDS = 40
+LOG_HISTORY_S = 20.0
 
 
 class SilentTelemetry:
@@ -139,7 +140,12 @@ class Allocator(Member):
     async def run(self) -> None:
         self.replica = Replica(
             AllocatorSettings(
-                replica=self.name, bus=_BUS, system=_BUS, mark_file="", snapshot_records=SNAPSHOT_RECORDS
+                replica=self.name,
+                bus=_BUS,
+                system=_BUS,
+                mark_file="",
+                snapshot_records=SNAPSHOT_RECORDS,
+                log_history_s=LOG_HISTORY_S,
             ),
             self.bus,
             TELEMETRY,  # type: ignore[arg-type]
@@ -194,8 +200,9 @@ class Agent(Member):
             self.kernel,  # type: ignore[arg-type]
             f"boot-{self.boots}",
             TELEMETRY,  # type: ignore[arg-type]
+            clock=self.clock,
+            random=self._random,
         )
-        app._attachments._random = self._random.randbytes
         await app.run()
 
     def kill(self) -> None:

@@ -34,7 +34,7 @@ from shared.contracts.lease import (
 )
 from tests.simulation import cluster
 from tests.simulation.cluster import run
-from tests.simulation.patch import quiet
+from tests.simulation.quiet import quiet
 
 SEEDS_MAX = 25
 Plant = Callable[[], AbstractContextManager[object]]

@@ -9,9 +9,9 @@ import sys
 from services.allocator import decide
 from tests.simulation.__main__ import report
 from tests.simulation.cluster import run
-from tests.simulation.patch import quiet
+from tests.simulation.quiet import quiet
 
-DIGEST = "from tests.simulation.cluster import run; from tests.simulation.patch import quiet\nwith quiet(): print(run({}, 150).digest)"
+DIGEST = "from tests.simulation.cluster import run; from tests.simulation.quiet import quiet\nwith quiet(): print(run({}, 150).digest)"
 
 
 def test_a_seed_is_one_run_whatever_ran_before_and_however_strings_hash() -> None:

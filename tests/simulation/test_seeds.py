@@ -6,7 +6,7 @@ import pytest
 
 from tests.simulation.__main__ import report
 from tests.simulation.cluster import COMMANDS_MIN, FAULTS_MIN, run
-from tests.simulation.patch import quiet
+from tests.simulation.quiet import quiet
 
 SEEDS = 100
 SEEDS_PER_TEST = 10

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import time
 
+from shared.clock import SystemClock
 from shared.telemetry import boottime_offset_ns, boottime_to_unix_ns, shim_start_ns
 
 
 def test_the_two_clocks_meet() -> None:
-    offset = boottime_offset_ns()
+    offset = boottime_offset_ns(SystemClock())
     unix = boottime_to_unix_ns(time.clock_gettime_ns(time.CLOCK_BOOTTIME), offset)
     assert abs(unix - time.time_ns()) < 50_000_000
 
