@@ -55,6 +55,8 @@ WITNESS_CLAIMS_MAX = 5_000
 WITNESS_UNKNOWN_MAX = 256
 """Addresses that one node can keep from others by claiming what nobody else knows of."""
 DISAGREEMENTS_SHOWN_MAX = 100
+KEPT_SHOWN_MAX = 4_096
+"""Addresses in quarantine that a tool is told: those of sixteen nodes that claim all they can."""
 GENERATION_MAX = 1 << 48
 """No lease gets there; a claim beyond it is not believed."""
 MARK_WAIT_S = 0.3

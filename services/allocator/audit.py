@@ -1,6 +1,7 @@
-"""What must be true of the allocator's memory: a pure check that tests, tools and the running allocator share.
+"""What must be true of the allocator's memory and of the lease log: pure checks that the simulator, tests, tools and the running
+allocator share.
 
-Owns the invariants. Must not change anything.
+Owns the invariants of both. What must be true between log, journals and kernels is `shared.audit`. Must not change anything.
 """
 
 from __future__ import annotations
@@ -8,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from services.allocator.state import State
-from shared.net.ranges import format_address
+from shared.contracts.lease import (
+    AttachConfirmed,
+    AttachmentDetached,
+    LeaseEvent,
+    LeasesAllocated,
+    LeasesRebound,
+    LeasesReleased,
+    Record,
+)
+from shared.net.ranges import format_address, parse_address
 
 
 def audit(state: State) -> tuple[str, ...]:
@@ -77,3 +87,49 @@ def _holdings(state: State) -> Iterator[str]:
         same_pod = state.holdings_of_pod(holding.namespace, holding.name)
         if holding.namespace and not any(one is holding for one in same_pod):
             yield f"{holding.owner} is not found by its pod {holding.namespace}/{holding.name}"
+
+
+def follows(state: State, record: Record, sequence: int) -> Iterator[str]:
+    """What is wrong with `record` as the next of the log that `state` stands for."""
+    if state.sequence and sequence != state.sequence + 1:
+        yield f"record {sequence} comes after record {state.sequence}"
+    if record.previous != state.digest:
+        yield f"record {sequence} does not follow record {state.sequence}"
+    if record.term < state.term:
+        yield f"record {sequence} of term {record.term} came after term {state.term} began"
+
+
+def may_happen(state: State, event: LeaseEvent) -> Iterator[str]:
+    """Why no leader may have decided this event on `state`, before it is folded."""
+    match event:
+        case LeasesAllocated():
+            yield from _allocated(state, event)
+        case LeasesRebound() | AttachConfirmed():
+            if event.generation and event.generation <= state.generation:
+                yield f"{event.owner} is bound anew in generation {event.generation}, the log had {state.generation} before"
+        case LeasesReleased():
+            holding = state.holdings.get(event.owner)
+            held = holding.interfaces if holding is not None else {}
+            for ifname in event.ifnames:
+                if ifname not in held:
+                    yield f"{event.owner} {ifname} is released and holds nothing"
+        case AttachmentDetached():
+            holding = state.holdings.get(event.owner)
+            held = holding.interfaces.get(event.ifname) if holding is not None else None
+            if held is None or held.generation != event.generation:
+                known = f"has generation {held.generation}" if held is not None else "holds nothing"
+                yield f"{event.owner} {event.ifname} is detached in generation {event.generation} and {known}"
+        case _:
+            pass
+
+
+def _allocated(state: State, event: LeasesAllocated) -> Iterator[str]:
+    holding = state.holdings.get(event.owner)
+    for ifname in dict.fromkeys(item.ifname for item in event.items):
+        if holding is not None and ifname in holding.interfaces:
+            yield f"{event.owner} {ifname} is given addresses and holds some"
+    for item in event.items:
+        family, address = parse_address(item.address)
+        holder = state.holder(family, address)
+        if holder is not None:
+            yield f"{item.address} is given to {event.owner} and held by {holder}"

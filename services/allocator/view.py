@@ -6,6 +6,7 @@ Owns the rows. Must not change anything, nor know the bus.
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Iterable, Iterator
 
 from services.allocator.decide import (
@@ -140,6 +141,14 @@ def disagreements(state: State, told: Iterable[Disagreement]) -> tuple[Disagreem
         for kept in state.quarantine.values()
     ]
     return tuple(out[: limits.DISAGREEMENTS_SHOWN_MAX])
+
+
+def kept_from_others(state: State) -> tuple[str, ...]:
+    """The addresses in quarantine, as many as are told at once."""
+    return tuple(
+        format_address(kept.address, kept.family)
+        for kept in itertools.islice(state.quarantine.values(), limits.KEPT_SHOWN_MAX)
+    )
 
 
 def explain(state: State, facts: Facts, query: Explain) -> Explained:

@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 import msgspec
 
 from services.cli.status import total_ips
+from shared.audit import Evidence, Kind, judge
 from shared.contracts.facts import SourceProblem
 from shared.contracts.query import AllocatorView, AttachmentView, LeaseView
 
@@ -136,18 +137,9 @@ def agents(seen: Seen) -> list[Finding]:
         for node, attachments in seen.attachments.items()
         if attachments is None
     ]
-    answered = [a for attachments in seen.attachments.values() for a in attachments or ()]
-    found += [
-        _fail(
-            "agents",
-            f"{_name(a)} on {a.node} differs from the kernel: {'; '.join(a.differences)}",
-            "re-create the pod",
-        )
-        for a in answered
-        if a.differences
-    ]
+    found += _violations(seen, "agents", "kernel differs")
     # one that is under way, coming or going, is not compared
-    completed = sum(a.state == "completed" for a in answered)
+    completed = sum(a.state == "completed" for told in seen.attachments.values() for a in told or ())
     return _few(found) or [
         _ok(
             "agents",
@@ -158,46 +150,19 @@ def agents(seen: Seen) -> list[Finding]:
 
 def witnesses(seen: Seen) -> list[Finding]:
     """The log and the nodes must tell the same of every address."""
-    held = {(lease.address, lease.container_id): lease for lease in seen.leases if lease.state == "held"}
-    leased: dict[str, list[LeaseView]] = {}
-    for lease in seen.leases:
-        if lease.state != "resting":
-            leased.setdefault(lease.address, []).append(lease)
-    found: list[Finding] = []
-    attached: set[tuple[str, str]] = set()
-    for attachments in seen.attachments.values():
-        for attachment in attachments or ():
-            for address in attachment.addresses:
-                key = (address.partition("/")[0], attachment.container_id)
-                attached.add(key)
-                known = any(_may_use(attachment, lease) for lease in leased.get(key[0], ()))
-                if attachment.state == "completed" and not known:
-                    sentence = f"{_name(attachment)} on {attachment.node} uses {key[0]}, for which the log has no lease"
-                    found.append(
-                        _fail(
-                            "witnesses",
-                            sentence,
-                            "re-create the pod; until then its address may be given again",
-                        )
-                    )
-    for key, lease in held.items():
-        if seen.attachments.get(lease.node) is not None and key not in attached:
-            sentence = (
-                f"{lease.address} is leased to {_name(lease)} on {lease.node}, where no attachment has it"
-            )
-            found.append(
-                _fail("witnesses", sentence, "delete the pod, or wait: its sandbox may be on its way")
-            )
-    return _few(found) or [_ok("witnesses", f"log and nodes agree on {len(held)} leases")]
+    found = _violations(seen, "witnesses", "no lease", "not attached", "ahead of the log", "no journal")
+    held = sum(lease.state == "held" for lease in seen.leases)
+    return _few(found) or [_ok("witnesses", f"log and nodes agree on {held} leases")]
 
 
-def _may_use(attachment: AttachmentView, lease: LeaseView) -> bool:
-    """Is the lease of this container, or of another sandbox of the same pod? All sandboxes of a pod have its addresses, and the
-    lease names the one that was attached last, also after that went."""
-    if lease.container_id == attachment.container_id:
-        return True
-    same_uid = not lease.pod_uid or not attachment.pod_uid or lease.pod_uid == attachment.pod_uid
-    return bool(lease.pod_name) and same_uid and _name(lease) == _name(attachment)
+def _violations(seen: Seen, check: str, *kinds: Kind) -> list[Finding]:
+    """As the simulator judges, on what was seen."""
+    evidence = Evidence(
+        leases=seen.leases,
+        kept=frozenset(seen.leader.kept if seen.leader is not None else ()),
+        attachments={node: told for node, told in seen.attachments.items() if told is not None},
+    )
+    return [_fail(check, one.sentence, one.settles) for one in judge(evidence) if one.kind in kinds]
 
 
 def claims(seen: Seen) -> list[Finding]:
@@ -218,23 +183,7 @@ def claims(seen: Seen) -> list[Finding]:
 
 
 def duplicates(seen: Seen) -> list[Finding]:
-    claims: dict[str, set[str]] = {}
-    for lease in seen.leases:
-        if lease.state != "resting":
-            claims.setdefault(lease.address, set()).add(f"{_name(lease)}/{lease.interface}")
-    for attachments in seen.attachments.values():
-        for a in attachments or ():
-            for address in a.addresses:
-                claims.setdefault(address.partition("/")[0], set()).add(f"{_name(a)}/{a.interface}")
-    found = [
-        _fail(
-            "duplicates",
-            f"{address} is used by {' and '.join(sorted(by))}",
-            "delete the pod whose sandbox is older",
-        )
-        for address, by in claims.items()
-        if len(by) > 1
-    ]
+    found = _violations(seen, "duplicates", "used twice")
     return _few(found) or [_ok("duplicates", "no address is used twice")]
 
 
@@ -326,10 +275,6 @@ def _few(found: list[Finding]) -> list[Finding]:
         way_out="`-o json` has the same; mend these first",
     )
     return [*ordered[:SHOWN_MAX], rest]
-
-
-def _name(one: LeaseView | AttachmentView) -> str:
-    return f"{one.pod_namespace}/{one.pod_name}" if one.pod_name else f"container {one.container_id[:12]}"
 
 
 def _rounded(count: int) -> str:

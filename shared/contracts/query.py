@@ -81,6 +81,8 @@ class AllocatorView(msgspec.Struct, frozen=True, kw_only=True, tag="query.alloca
     """They may hold what nobody knows of: no new address is given."""
     quarantined: int = 0
     disagreements: tuple[DisagreementView, ...] = ()
+    kept: tuple[str, ...] = ()
+    """Addresses in quarantine, up to `limits.KEPT_SHOWN_MAX`."""
 
 
 IpamQuery = QueryLeases | QueryAllocator
