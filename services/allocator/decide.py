@@ -10,9 +10,7 @@ from collections.abc import Set
 
 import msgspec
 
-from services.allocator.facts import Facts, PodFact, PoolFact
-from services.allocator.network import interfaces_of, requests_of
-from services.allocator.selection import Refusal, Selection, Want, select
+from services.allocator.facts import Facts
 from services.allocator.state import HeldInterface, Holding, State
 from shared import limits
 from shared.contracts.ipam import Allocate, Grant, InterfaceRequest, Release, Route
@@ -30,6 +28,9 @@ from shared.ids import container_owner
 from shared.manifests import annotations as notes
 from shared.manifests.problem import Invalid
 from shared.net.ranges import format_address, parse_address, parse_cidr
+from shared.selection.cluster import PodFact, PoolFact
+from shared.selection.network import interfaces_of, requests_of
+from shared.selection.rule import Refusal, Selection, Want, select
 
 SECOND_NS = 1_000_000_000
 

@@ -13,52 +13,17 @@ import msgspec
 from services.allocator.pool_index import PoolSpace
 from shared.contracts.facts import Fact, FactsSynced, ObjectFact, ObjectGone
 from shared.manifests.annotations import CR_NAME
-from shared.manifests.ipam import IPPoolSpec, SpiderIPPool, SpiderReservedIP
+from shared.manifests.ipam import SpiderIPPool, SpiderReservedIP
 from shared.manifests.meta import Object
 from shared.manifests.network import SpiderMultusConfig
 from shared.manifests.problem import Invalid
 from shared.manifests.settings import Settings, settings_of
 from shared.manifests.workload import ConfigMap, Namespace, Node, Pod
-from shared.net.ranges import IntervalSet, Network, parse_address, parse_cidr
+from shared.net.ranges import IntervalSet, parse_address
+from shared.selection.cluster import NetworkFact, PodFact, PoolFact, network_fact, pool_fact
 
 SETTINGS_NAME = "spiderpool-conf"
 T = TypeVar("T", bound=Object)
-
-
-class PoolFact(msgspec.Struct, frozen=True, kw_only=True):
-    """A pool that can be read. `total` is ips − excludeIPs; what may be given is in the pool index."""
-
-    name: str
-    uid: str
-    family: int
-    subnet: Network
-    total: IntervalSet
-    gateway: str
-    spec: IPPoolSpec
-    terminating: bool
-
-
-class PodFact(msgspec.Struct, frozen=True, kw_only=True):
-    """`dead` says why a pod can hold no address any more, empty while it lives. `controlled`: a controller owns it."""
-
-    namespace: str
-    name: str
-    uid: str
-    node: str
-    labels: dict[str, str]
-    annotations: dict[str, str]
-    dead: str
-    controlled: bool
-    config_hash: str
-
-
-class NetworkFact(msgspec.Struct, frozen=True, kw_only=True):
-    """A SpiderMultusConfig; `spec_json` is its spec as it stands, for the agent; `ipv4`, `ipv6` are its pools."""
-
-    spec_json: str
-    ipv4: tuple[str, ...] = ()
-    ipv6: tuple[str, ...] = ()
-    disable_ipam: bool = False
 
 
 class Changes(msgspec.Struct, kw_only=True):
@@ -144,7 +109,7 @@ class Facts:
 
     def _pool(self, name: str, fact: ObjectFact | None, changes: Changes) -> None:
         manifest = _read(fact, SpiderIPPool)
-        pool = None if manifest is None else _pool_fact(name, manifest)
+        pool = None if manifest is None else pool_fact(name, manifest)
         if pool == self.pools.get(name):
             return
         changes.pools.add(name)
@@ -187,17 +152,8 @@ class Facts:
             return
         key = f"{namespace}/{manifest.metadata.annotations.get(CR_NAME) or name}"
         self._network_names[own] = key
-        spec = manifest.spec
-        block = (
-            spec.macvlan or spec.ipvlan or spec.vlan or spec.sriov or spec.ibsriov or spec.ipoib or spec.ovs
-        )
-        pools = block.ippools if block is not None else None
-        self.networks[key] = NetworkFact(
-            spec_json=msgspec.json.encode(msgspec.json.decode(fact.object).get("spec", {})).decode(),
-            ipv4=pools.ipv4 if pools is not None else (),
-            ipv6=pools.ipv6 if pools is not None else (),
-            disable_ipam=bool(spec.disable_ipam),
-        )
+        spec_json = msgspec.json.encode(msgspec.json.decode(fact.object).get("spec", {})).decode()
+        self.networks[key] = network_fact(manifest, spec_json)
 
     def _configure(self, namespace: str, fact: ObjectFact | None) -> None:
         manifest = _read(fact, ConfigMap)
@@ -247,30 +203,6 @@ def pod_fact(namespace: str, name: str, manifest: Pod) -> PodFact:
         dead=why_dead(manifest),
         controlled=meta.controller is not None,
         config_hash=meta.annotations.get("kubernetes.io/config.hash", ""),
-    )
-
-
-def _pool_fact(name: str, manifest: SpiderIPPool) -> PoolFact | None:
-    spec = manifest.spec
-    try:
-        subnet = parse_cidr(spec.subnet)
-        total = IntervalSet.parse(spec.ips, subnet.family).subtract(
-            IntervalSet.parse(spec.exclude_ips, subnet.family)
-        )
-        gateway_is_other = bool(spec.gateway) and parse_address(spec.gateway)[0] != subnet.family
-    except ValueError:
-        return None
-    if gateway_is_other:
-        return None
-    return PoolFact(
-        name=name,
-        uid=manifest.metadata.uid,
-        family=subnet.family,
-        subnet=subnet,
-        total=total.intersect(IntervalSet([(subnet.first, subnet.last)])),
-        gateway=spec.gateway,
-        spec=spec,
-        terminating=manifest.metadata.terminating,
     )
 
 

@@ -17,7 +17,6 @@ from services.allocator import decide
 from services.allocator.facts import Facts
 from services.allocator.hearing import Hearing
 from services.allocator.log import LeaseLog, LogLost
-from services.allocator.selection import Refusal
 from services.allocator.state import State
 from services.allocator.watch import Testimony, Watch
 from shared import failpoint, limits, subjects
@@ -43,6 +42,7 @@ from shared.contracts.ipam import (
 )
 from shared.contracts.lease import LeaseEvent
 from shared.manifests import annotations as notes
+from shared.selection.rule import Refusal
 from shared.telemetry import Telemetry, extract
 from shared.telemetry.metrics import AllocatorMetrics
 

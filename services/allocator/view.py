@@ -18,9 +18,7 @@ from services.allocator.decide import (
     is_alive,
 )
 from services.allocator.facts import Facts
-from services.allocator.network import requests_of
 from services.allocator.rebuild import Disagreement
-from services.allocator.selection import Refusal, Selection, select
 from services.allocator.state import HeldInterface, Holding, Lease, State
 from shared import limits
 from shared.contracts.codec import encode
@@ -36,6 +34,8 @@ from shared.contracts.query import (
     QueryLeases,
 )
 from shared.net.ranges import format_address, parse_address
+from shared.selection.network import requests_of
+from shared.selection.rule import Refusal, Selection, select
 
 
 def leases_page(state: State, facts: Facts, query: QueryLeases) -> LeasesPage:

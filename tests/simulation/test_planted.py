@@ -18,7 +18,6 @@ from services.allocator.facts import Facts
 from services.allocator.leader import Leader
 from services.allocator.log import LeaseLog
 from services.allocator.recovery import Recovery
-from services.allocator.selection import Refusal
 from services.allocator.state import Holding, Snapshot, State
 from shared.bus import BusError
 from shared.contracts.codec import encode
@@ -32,6 +31,7 @@ from shared.contracts.lease import (
     Record,
     digest,
 )
+from shared.selection.rule import Refusal
 from tests.simulation import cluster
 from tests.simulation.cluster import run
 from tests.simulation.quiet import quiet

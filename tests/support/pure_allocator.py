@@ -27,7 +27,6 @@ from services.allocator.decide import (
     grants_of,
 )
 from services.allocator.facts import Changes, Facts
-from services.allocator.selection import Refusal
 from services.allocator.state import Snapshot, State
 from shared.contracts.codec import Codec, encode
 from shared.contracts.facts import Fact, FactsSynced, ObjectFact, ObjectGone
@@ -35,6 +34,7 @@ from shared.contracts.ipam import Allocate, Grant, InterfaceRequest, Release
 from shared.contracts.lease import RECORD, LeaseEvent, Record, digest
 from shared.manifests.document import parse
 from shared.net.ranges import parse_address
+from shared.selection.rule import Refusal
 
 SECOND_NS = 1_000_000_000
 START_NS = 1_700_000_000 * SECOND_NS

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import msgspec
 
-from services.allocator.facts import Facts, PodFact
-from services.allocator.selection import Refusal
 from shared import limits
 from shared.contracts.ipam import Allocate, InterfaceRequest
 from shared.manifests.annotations import IPPOOLS, ippools, path_of
@@ -22,10 +20,12 @@ from shared.manifests.networks import (
     networks,
 )
 from shared.manifests.problem import Invalid
+from shared.selection.cluster import Cluster, PodFact
+from shared.selection.rule import Refusal
 
 
 def requests_of(
-    facts: Facts, pod: PodFact | None, command: Allocate
+    facts: Cluster, pod: PodFact | None, command: Allocate
 ) -> tuple[InterfaceRequest, ...] | Refusal:
     """What the command asks for, all networks of the pod included where it says so, with the pools of each network."""
     asked = _with_further(facts, pod, command.interfaces) if command.further_networks else command.interfaces
@@ -54,7 +54,7 @@ def interfaces_of(pod: PodFact) -> frozenset[str]:
 
 
 def _with_further(
-    facts: Facts, pod: PodFact | None, asked: tuple[InterfaceRequest, ...]
+    facts: Cluster, pod: PodFact | None, asked: tuple[InterfaceRequest, ...]
 ) -> tuple[InterfaceRequest, ...] | Refusal:
     """The annotations' elements may also ask for addresses or a MAC: a network of ours gives neither by wish, as under Multus."""
     marks = pod.annotations if pod is not None else {}
@@ -90,7 +90,7 @@ def _name(ref: NetworkRef) -> str:
     return f"{ref.namespace}/{ref.name}"
 
 
-def _with_pools(facts: Facts, request: InterfaceRequest) -> InterfaceRequest | Refusal:
+def _with_pools(facts: Cluster, request: InterfaceRequest) -> InterfaceRequest | Refusal:
     if not request.network:
         return request
     network = facts.networks.get(request.network)

@@ -10,13 +10,13 @@ from typing import Literal
 
 import msgspec
 
-from services.allocator.facts import Facts, PodFact, PoolFact
 from shared import limits
 from shared.contracts.ipam import InterfaceRequest
 from shared.manifests import annotations as notes
 from shared.manifests import selector, wildcard
 from shared.manifests.networks import DEFAULT_NETWORK, NETWORKS, default_network, interface_of, networks
 from shared.manifests.problem import Invalid
+from shared.selection.cluster import Cluster, PodFact, PoolFact
 
 FAMILIES: tuple[Literal[4], Literal[6]] = (4, 6)
 
@@ -64,7 +64,9 @@ class _Listed(msgspec.Struct, frozen=True, kw_only=True):
     clean_gateway: bool
 
 
-def select(facts: Facts, pod: PodFact | None, node: str, requests: tuple[InterfaceRequest, ...]) -> Selection:
+def select(
+    facts: Cluster, pod: PodFact | None, node: str, requests: tuple[InterfaceRequest, ...]
+) -> Selection:
     """Applies the first rule that yields anything, alone. `pod` is None for a container that no pod stands behind."""
     listed = _listed(facts, pod, requests)
     if isinstance(listed, Refusal):
@@ -106,7 +108,7 @@ def select(facts: Facts, pod: PodFact | None, node: str, requests: tuple[Interfa
 
 
 def _listed(
-    facts: Facts, pod: PodFact | None, requests: tuple[InterfaceRequest, ...]
+    facts: Cluster, pod: PodFact | None, requests: tuple[InterfaceRequest, ...]
 ) -> tuple[str, list[_Listed]] | Refusal:
     marks = pod.annotations if pod is not None else {}
     if facts.settings.enable_spider_subnet and (notes.SUBNETS in marks or notes.SUBNET in marks):
@@ -160,7 +162,7 @@ def _listed(
     return ", ".join(dict.fromkeys(sources)), items
 
 
-def _subnets_refused(facts: Facts, pod: PodFact | None) -> Refusal:
+def _subnets_refused(facts: Cluster, pod: PodFact | None) -> Refusal:
     used = f"'{notes.SUBNETS}' or '{notes.SUBNET}'"
     if not facts.settings.enable_auto_pool_for_application:
         return Refusal(
@@ -205,7 +207,7 @@ def _from_ippools(
     ]
 
 
-def _expand(facts: Facts, names: tuple[str, ...], family: int) -> list[PoolFact] | Refusal:
+def _expand(facts: Cluster, names: tuple[str, ...], family: int) -> list[PoolFact] | Refusal:
     """Listed order; a pattern stands for its matches by name; a pool reached twice counts once."""
     found: dict[str, PoolFact] = {}
     for name in names:
@@ -225,7 +227,7 @@ def _expand(facts: Facts, names: tuple[str, ...], family: int) -> list[PoolFact]
 
 
 def _filter(
-    facts: Facts,
+    facts: Cluster,
     pod: PodFact | None,
     node: str,
     ifname: str,
@@ -269,7 +271,9 @@ def _specificity(pool: PoolFact) -> tuple[bool, ...]:
     )
 
 
-def _dropped(facts: Facts, pod: PodFact | None, node: str, network: str, family: int, pool: PoolFact) -> str:
+def _dropped(
+    facts: Cluster, pod: PodFact | None, node: str, network: str, family: int, pool: PoolFact
+) -> str:
     """Why the pool may not serve this pod, or empty."""
     spec = pool.spec
     if pool.terminating:
@@ -288,7 +292,7 @@ def _dropped(facts: Facts, pod: PodFact | None, node: str, network: str, family:
     return _dropped_for_pod(facts, pod, network, pool)
 
 
-def _dropped_for_pod(facts: Facts, pod: PodFact | None, network: str, pool: PoolFact) -> str:
+def _dropped_for_pod(facts: Cluster, pod: PodFact | None, network: str, pool: PoolFact) -> str:
     spec = pool.spec
     namespace = pod.namespace if pod is not None else ""
     if spec.namespace_name:
@@ -309,7 +313,7 @@ def _dropped_for_pod(facts: Facts, pod: PodFact | None, network: str, pool: Pool
     return ""
 
 
-def _network_of(facts: Facts, pod: PodFact | None, ifname: str) -> str | Refusal:
+def _network_of(facts: Cluster, pod: PodFact | None, ifname: str) -> str | Refusal:
     """The `ns/name` of the network definition behind an interface, as the pod's Multus annotations and the cluster tell."""
     marks = pod.annotations if pod is not None else {}
     if ifname == "eth0":
