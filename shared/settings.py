@@ -6,7 +6,7 @@ Owns the Structs and their reading. Must not know who wrote the file.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -53,11 +53,23 @@ class AllocatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
 
 class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`source` is `manifests`, the folder of that name, or `kubernetes`: by `kubeconfig`, or from inside the cluster where it is empty.
+
+    `coordinator` names the SpiderCoordinator whose status we keep, `cni_config_dir` is the host's CNI directory (for podCIDRType
+    auto), `cilium_config` Cilium's ConfigMap as `namespace/name`. `lease` is the Lease by which replicas elect their leader."""
+
     replica: str
     bus: BusSettings
     telemetry: TelemetrySettings = TelemetrySettings()
-    manifests: str
+    source: Literal["manifests", "kubernetes"] = "manifests"
+    manifests: str = ""
+    kubeconfig: str = ""
     installation_namespace: str = "kube-system"
+    lease: str = "orbweaver-controller"
+    coordinator: str = "default"
+    cni_config_dir: str = "/etc/cni/net.d"
+    cilium_config: str = "kube-system/cilium-config"
+    allocated_ips_max: int = 5000
     stream_replicas: int = 1
     poll_s: float = 0.5
 

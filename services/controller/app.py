@@ -33,7 +33,7 @@ from shared.contracts.facts import (
 )
 from shared.limits import TOMBSTONE_KEPT_S
 from shared.manifests.document import ObjectKey
-from shared.service import serve_status
+from shared.service import end, serve_status
 from shared.settings import ControllerSettings
 from shared.telemetry import Telemetry, extract
 from shared.telemetry.metrics import ControllerMetrics
@@ -78,6 +78,8 @@ class App:
         self._looked_at_s = time.monotonic()
 
     def not_ready(self) -> str:
+        if self._source.trouble:
+            return self._source.trouble
         look_age_s = time.monotonic() - self._looked_at_s
         if look_age_s > LOOK_STALE_S and self._bus.connection.connected:
             return f"the last look at the manifests was {look_age_s:.0f} s ago"
@@ -103,12 +105,15 @@ class App:
             ]
             self._bus.connection.on_reconnect(self._doubt_stream)
         closed = asyncio.ensure_future(self._bus.closed.wait())
+        reading = asyncio.ensure_future(self._source.run())
         try:
-            while not closed.done():
+            while not closed.done() and not reading.done():
                 await self._pass()
-                await asyncio.wait({closed}, timeout=self._settings.poll_s)
+                await self._source.news(self._settings.poll_s)
+            if reading.done():
+                reading.result()
         finally:
-            closed.cancel()
+            await end([closed, reading])
             for serving in served:
                 await serving.stop()
 
@@ -178,7 +183,7 @@ class App:
         if self._stream_in_doubt:
             await self._tell_what_is_missing()
         await self._publish()
-        if not self.synced:
+        if not self.synced and self._source.complete:
             await self._publish_synced()
         now_s = time.monotonic()
         if self._source.collecting and (again or now_s - self._collected_at_s >= COLLECT_S):
@@ -238,7 +243,9 @@ class App:
             if not isinstance(fact, FactsSynced) and (fact.kind, fact.namespace, fact.name) not in waiting
         )
         await self._publish()
-        if not any(isinstance(fact, FactsSynced) and fact.incarnation == self._incarnation for fact in told):
+        if self.synced and not any(
+            isinstance(fact, FactsSynced) and fact.incarnation == self._incarnation for fact in told
+        ):
             await self._publish_synced()
         self._stream_in_doubt = False
 
@@ -249,10 +256,14 @@ class App:
             self._metrics.refused("orb.ask.facts")
             return None
         with self._telemetry.span("facts.read_through", extract(message.headers)) as span:
-            span.set("object", f"{ask.kind}/{ask.namespace}/{ask.name}")
+            key = ObjectKey(ask.kind, ask.namespace, ask.name)
+            span.set("object", str(key))
+            fresh = await self._source.look_up(key)
             if not await self._pass():
                 return None  # what we would say is not in the stream yet
-            stored = self._source.in_force.get(ObjectKey(ask.kind, ask.namespace, ask.name))
+            stored = self._source.in_force.get(key)
+            if stored is None and not fresh:
+                return None  # nobody can say now that there is none
             return encode(FactAnswer(fact=stored.fact() if stored is not None else None))
 
     async def _on_ask_sync(self, message: Message) -> bytes | None:
@@ -284,10 +295,8 @@ class App:
 
     def _installation_namespace(self) -> str:
         """Where the ConfigMap `spiderpool-conf` is (the first, should there be several), else as configured."""
-        found = sorted(
-            key.namespace for key in self._source.in_force if key.kind == "ConfigMap" and key.name == CONF
-        )
+        found = sorted(key.namespace for key in self._source.keys("ConfigMap") if key.name == CONF)
         return found[0] if found else self._settings.installation_namespace
 
     def _count(self, kind: str) -> int:
-        return sum(key.kind == kind for key in self._source.in_force) if self.synced else 0
+        return sum(1 for _ in self._source.keys(kind)) if self.synced else 0

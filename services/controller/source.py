@@ -1,7 +1,7 @@
 """Where the user's objects come from: the port, and the folder of manifests behind it.
 
 Owns one pass over the folder: look, parse, merge, ask what is in use, judge. Must not know the bus: leases are asked through a port,
-facts are handed back. The Kubernetes API would be another ObjectSource, for which the API server has already judged.
+facts are handed back. The Kubernetes API is another ObjectSource (cluster.py), for which the API server has already judged.
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ from services.controller.leases import Leases
 from services.controller.merge import merge
 from services.controller.objects import Objects, Stored
 from shared.admission.verdict import Verdict
-from shared.contracts.facts import Fact, SourceProblem
+from shared.contracts.facts import Fact, ObjectFact, SourceProblem
 from shared.contracts.query import LeaseView
 from shared.manifests.document import Document, ManifestFile, ObjectKey, parse
 from shared.manifests.meta import Json
 
 REJUDGE_S = 2.0
 """How often what was refused is judged again although no file changed: leases that stood in the way may be gone."""
+
+
+class InForce(Protocol):
+    def fact(self) -> ObjectFact: ...
 
 
 class ObjectSource(Protocol):
@@ -36,6 +40,28 @@ class ObjectSource(Protocol):
 
     def missing_from(self, facts: Iterable[Fact]) -> list[Fact]:
         """What a stream lacks that was handed out before."""
+        ...
+
+    async def run(self) -> None:
+        """What the source does by itself, for ever, from `resume` on."""
+        ...
+
+    async def news(self, timeout_s: float) -> None:
+        """Returns when a `refresh` may find something, at the latest after `timeout_s`."""
+        ...
+
+    async def look_up(self, key: ObjectKey) -> bool:
+        """Reads one object through, so that the next `refresh` tells it as of now. False: the source does not answer."""
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything was read once, so that what is absent is absent."""
+        ...
+
+    @property
+    def trouble(self) -> str:
+        """Why the source is not read now, empty while it is."""
         ...
 
     async def refresh(self, *, again: bool = False) -> list[Fact]:
@@ -54,7 +80,11 @@ class ObjectSource(Protocol):
     def next_version(self) -> int: ...
 
     @property
-    def in_force(self) -> Mapping[ObjectKey, Stored]: ...
+    def in_force(self) -> Mapping[ObjectKey, InForce]: ...
+
+    def keys(self, kind: str) -> Iterable[ObjectKey]:
+        """The objects of one kind that are in force."""
+        ...
 
     @property
     def problems(self) -> tuple[SourceProblem, ...]: ...
@@ -89,9 +119,29 @@ class FolderSource:
         self._objects = Objects(facts, first_version=time.time_ns() // 1_000_000)
         self._rules = self._make_rules(self._objects.in_force)
 
+    async def run(self) -> None:
+        await asyncio.Event().wait()  # it looks when it is asked
+
+    async def news(self, timeout_s: float) -> None:
+        await asyncio.sleep(timeout_s)
+
+    async def look_up(self, key: ObjectKey) -> bool:
+        return True  # every refresh looks at all of the folder
+
+    @property
+    def complete(self) -> bool:
+        return True
+
+    @property
+    def trouble(self) -> str:
+        return ""
+
     @property
     def in_force(self) -> Mapping[ObjectKey, Stored]:
         return self._objects.in_force
+
+    def keys(self, kind: str) -> Iterable[ObjectKey]:
+        return [key for key in self.in_force if key.kind == kind]
 
     @property
     def problems(self) -> tuple[SourceProblem, ...]:

@@ -229,6 +229,37 @@ class ControllerMetrics(_Refusals):
         (self._failed if failed else self._collected).add()
 
 
+class KubernetesMetrics:
+    """How the API server is read and written. `requests` by verb, `held` objects and `relists` by kind, and `failing` (1 where a
+    kind's list or watch has no answer) are asked at each scrape."""
+
+    def __init__(
+        self, meter: Meter, requests: Gauges, held: Gauges, relists: Gauges, failing: Gauges
+    ) -> None:
+        self._writes = meter.create_counter(
+            "orbweaver_kubernetes_writes",
+            description="Objects written to the API server, by kind and outcome",
+        )
+        _labelled_gauge(
+            meter,
+            "orbweaver_kubernetes_requests",
+            "Requests to the API server since start",
+            "verb",
+            requests,
+        )
+        _labelled_gauge(meter, "orbweaver_reflected_objects", "Objects held of the API server", "kind", held)
+        _labelled_gauge(
+            meter, "orbweaver_reflector_relists", "Full lists asked for since start", "kind", relists
+        )
+        _labelled_gauge(
+            meter, "orbweaver_reflector_failing", "1 where a list or watch has no answer", "kind", failing
+        )
+
+    def wrote(self, kind: str, outcome: str) -> None:
+        """`outcome` is done, gone, refused or away."""
+        self._writes.add(1, {"kind": kind, "outcome": outcome})
+
+
 class WebhookMetrics(_Refusals):
     def __init__(self, meter: Meter) -> None:
         super().__init__(meter)

@@ -1,0 +1,142 @@
+"""One list of the API server, kept: the shell that asks what a Reflector wants to know, for ever.
+
+Owns the requests, the pauses and their lot. Must not know the protocol's rules or what becomes of a change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+
+import msgspec
+import structlog
+
+from services.controller.kube import KubeClient, KubeError, KubeRefused
+from services.controller.reflector import Change, List, Reflector, Step, Watch
+from services.controller.watched import Notice, Watched, notice_of, page_of
+
+log = structlog.get_logger()
+
+WATCH_S = 300.0
+"""A watch lasts between this and twice as long, so that not all are renewed at once."""
+RELIST_S = 3600.0
+"""Between this and twice as long everything is listed anew, in case an event was lost."""
+SERVED_S = 1.0
+"""A watch that the server ends sooner than this is a failure."""
+NOT_FOUND, GONE = 404, 410
+
+
+class Reflecting:
+    """`failing` says why there is no answer now, empty while there is one."""
+
+    def __init__(
+        self,
+        client: KubeClient,
+        watched: Watched,
+        reflector: Reflector,
+        take: Callable[[Watched, Iterable[Change]], None],
+        dice: Callable[[], float],
+    ) -> None:
+        """`take` gets the changes of each answer, in order; `dice` answers a number in [0, 1)."""
+        self.watched = watched
+        self.reflector = reflector
+        self.failing = ""
+        self._client = client
+        self._take = take
+        self._dice = dice
+        self._listed_at_s = 0.0
+        self._relist_after_s = RELIST_S
+
+    async def run(self) -> None:
+        request: List | Watch = self.reflector.start()
+        while True:
+            if request.after_s:
+                await asyncio.sleep(request.after_s)
+            try:
+                if isinstance(request, List):
+                    request = await self._list(request)
+                else:
+                    request = await self._watch(request)
+                    continue
+                self._answered()
+            except KubeRefused as error:
+                request = self._refused(error)
+            except (KubeError, msgspec.MsgspecError) as error:
+                self._failed(str(error))
+                request = self.reflector.failed(self._dice())
+
+    def _refused(self, error: KubeRefused) -> List | Watch:
+        if error.status == GONE:
+            log.info("listed anew", kind=self.watched.kind, reason=str(error))
+            return self.reflector.expired(self._dice())
+        if error.status == NOT_FOUND and self.watched.optional:
+            self._answered()
+            return self._step(self.reflector.absent())
+        self._failed(str(error))
+        return self.reflector.failed(self._dice())
+
+    async def _list(self, request: List) -> List | Watch:
+        query = dict(self.watched.query)
+        if request.limit:
+            query["limit"] = str(request.limit)
+        if request.continued:
+            query["continue"] = request.continued
+        body = await self._client.get(self.watched.collection, query)
+        step = self.reflector.page(page_of(self.watched, body))
+        if isinstance(step.then, Watch):
+            self._listed_at_s = time.monotonic()
+            self._relist_after_s = RELIST_S * (1 + self._dice())
+        elif step.then.after_s:
+            log.warning(
+                "a list lacks so much that it is asked for again before anything is taken away",
+                kind=self.watched.kind,
+                held=len(self.reflector.items),
+            )
+        return self._step(step)
+
+    async def _watch(self, request: Watch) -> List | Watch:
+        began_s = time.monotonic()
+        if began_s - self._listed_at_s > self._relist_after_s:
+            return self.reflector.relist()
+        query = {**self.watched.query, "resourceVersion": request.resource_version}
+        lines = self._client.watch(self.watched.collection, query, WATCH_S * (1 + self._dice()))
+        try:
+            async for line in lines:
+                notice = notice_of(self.watched, line)
+                if notice.type == "ERROR":
+                    if notice.code == GONE:
+                        return self.reflector.expired(self._dice())
+                    self._failed(f"the watch ended with code {notice.code}")
+                    return self.reflector.failed(self._dice())
+                self._answered()
+                changes = self._changes(notice)
+                if changes:
+                    self._take(self.watched, changes)
+        finally:
+            await lines.aclose()
+        served = time.monotonic() - began_s >= SERVED_S
+        return self.reflector.ended(served, self._dice())
+
+    def _changes(self, notice: Notice) -> list[Change]:
+        if notice.type == "BOOKMARK":
+            self.reflector.bookmark(notice.resource_version)
+            return []
+        if notice.item is not None:
+            return self.reflector.put(notice.name, notice.item)
+        return self.reflector.deleted(notice.name, notice.uid, int(notice.resource_version))
+
+    def _step(self, step: Step) -> List | Watch:
+        if step.changes:
+            self._take(self.watched, step.changes)
+        return step.then
+
+    def _answered(self) -> None:
+        if self.failing:
+            log.info("the API server answers again", kind=self.watched.kind)
+        self.failing = ""
+
+    def _failed(self, reason: str) -> None:
+        if not self.failing:
+            log.warning("the API server does not answer", kind=self.watched.kind, reason=reason)
+        self.failing = reason
