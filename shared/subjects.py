@@ -55,6 +55,8 @@ def allocate(node: str) -> str:
 ALLOCATE_ALL = "orb.ipam.allocate.*"
 IPAM_QUERY = "orb.ipam.query"
 IPAM_EXPLAIN = "orb.ipam.explain"
+IPAM_COLLECT = "orb.ipam.collect"
+IPAM_ADOPT = "orb.ipam.adopt"
 ASK_FACTS = "orb.ask.facts"
 ASK_SYNC = "orb.ask.sync"
 
@@ -69,6 +71,10 @@ ASK_SERVICE_ALL = "orb.ask.service.>"
 
 def ask_agent(node: str) -> str:
     return f"orb.ask.agent.{token(node)}"
+
+
+def ask_detach(node: str) -> str:
+    return f"orb.ask.detach.{token(node)}"
 
 
 def release(node: str) -> str:
@@ -246,6 +252,7 @@ HUB_IDENTITIES: dict[str, Permissions] = {
             ASK_SYNC,
             ASK_WITNESS_ALL,
             f"{ASK_WITNESS_ALL}.*",
+            "orb.ask.detach.*",
             span("allocator"),
             *_stream_owner("LEASES", "SNAPSHOTS", "LEAD", "RELEASES", "SPANS"),
             *_stream_api("FACTS"),
@@ -262,6 +269,7 @@ HUB_IDENTITIES: dict[str, Permissions] = {
         publish=(
             FACTS_ALL,
             IPAM_QUERY,
+            IPAM_ADOPT,
             lead("controller"),
             span("controller"),
             *_stream_owner("FACTS", "LEAD", "ATTACH", "SPANS", "INVENTORY"),
@@ -284,6 +292,7 @@ HUB_IDENTITIES: dict[str, Permissions] = {
         publish=(
             IPAM_QUERY,
             IPAM_EXPLAIN,
+            IPAM_COLLECT,
             ASK_SYNC,
             ASK_SERVICE_ALL,
             "orb.ask.agent.*",
@@ -314,6 +323,7 @@ def leaf_link(node: str) -> Permissions:
         subscribe=(
             f"{node_inbox(node)}.>",
             ask_agent(node),
+            ask_detach(node),
             ASK_WITNESS_ALL,
             ask_witness(node),
             f"{ask_service('agent')}.{token(node)}",
@@ -339,6 +349,7 @@ def node_identities(node: str) -> dict[str, Permissions]:
                 cni(node),
                 f"{node_inbox(node)}.>",
                 ask_agent(node),
+                ask_detach(node),
                 ASK_WITNESS_ALL,
                 ask_witness(node),
                 f"{ask_service('agent')}.{token(node)}",

@@ -83,6 +83,50 @@ class SyncAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="ask.sync.answer
     """What is in force as it is written and has no effect, or another than was meant."""
 
 
+_METADATA = (
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "metadata.resourceVersion",
+    "metadata.labels",
+    "metadata.annotations",
+    "metadata.deletionTimestamp",
+)
+FIELDS_READ: dict[str, tuple[str, ...]] = {
+    "Pod": (
+        *_METADATA,
+        "metadata.ownerReferences",
+        "metadata.deletionGracePeriodSeconds",
+        "spec.nodeName",
+        "spec.hostNetwork",
+        "spec.restartPolicy",
+        "spec.terminationGracePeriodSeconds",
+        "status.phase",
+        "status.reason",
+        "status.podIPs",
+        "status.containerStatuses[].state.terminated.finishedAt",
+    ),
+    "StatefulSet": (*_METADATA, "spec.replicas", "spec.ordinals.start"),
+    "Namespace": _METADATA,
+    "Node": (*_METADATA, "spec.taints", "status.conditions[].type", "status.conditions[].status"),
+}
+"""What is read of objects of these kinds; a source may leave out everything else of them, and gives all of every other kind.
+
+A path goes by JSON members from the object; `[]` is each element of a list. A member that the object does not have stays away: a
+pod without `status` is one whose status nobody knows. Facts of pods are needed for each of these changes, of Nodes for a change
+of labels, taints, or the status of condition Ready (not for each heartbeat), of StatefulSets for every change of the spec.
+"""
+POD_ANNOTATIONS_READ = (
+    "ipam.spidernet.io/",
+    "cni.spidernet.io/",
+    "orbweaver.io/",
+    "k8s.v1.cni.cncf.io/",
+    "v1.multus-cni.io/",
+    "kubernetes.io/config.hash",
+    "kubevirt.io/",
+)
+"""Prefixes of the annotations of pods that are read; a source may leave out the others."""
+
 ASK_FACTS_TIMEOUT_S = 3.0
 
 FACT: Codec[Fact] = Codec(Fact)

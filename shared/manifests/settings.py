@@ -78,6 +78,30 @@ class IaaSNetworkProvider(Part, frozen=True, kw_only=True):
     http_request_timeout: str = "50s"
 
 
+class CollectAll(Part, frozen=True, kw_only=True):
+    interval_in_second: int = 600
+
+
+class CollectStateless(Part, frozen=True, kw_only=True):
+    """Of pods that no StatefulSet keeps addresses for: those that terminate or have finished, by the readiness of their node; and
+    running ones whose status shows no address."""
+
+    zombie_on_ready_node: bool = True
+    zombie_on_not_ready_node: bool = True
+    enable_gc_running_pod_on_empty_pod_status_ips: bool = msgspec.field(
+        default=False, name="enableGcRunningPodOnEmptyPodStatusIPs"
+    )
+
+
+class Collection(Part, frozen=True, kw_only=True):
+    """Garbage collection, by the names of the chart's `ipam.gc`. The delay, in seconds, is added to every grace period."""
+
+    enabled: bool = True
+    gc_all: CollectAll = CollectAll()
+    gc_deleting_time_out_pod_delay: int = 0
+    stateless_pod: CollectStateless = CollectStateless()
+
+
 class Settings(Part, frozen=True, kw_only=True):
     """conf.yml with its defaults; `cluster_network` and `namespace` come from the ConfigMap around it."""
 
@@ -99,6 +123,7 @@ class Settings(Part, frozen=True, kw_only=True):
     pod_resource_inject: PodResourceInject = PodResourceInject()
     agent: Agent = Agent()
     iaas_network_provider: IaaSNetworkProvider = IaaSNetworkProvider()
+    gc: Collection = Collection()
     cluster_network: str = ""
     namespace: str = DEFAULT_INSTALLATION_NAMESPACE
 
@@ -191,6 +216,10 @@ def _limits(settings: Settings) -> list[FieldError]:
         wrong(_FLEXIBLE, "must equal or greater than 0")
     if not settings.ipam_unix_socket_path.startswith("/"):
         wrong("ipamUnixSocketPath", "must be an absolute path")
+    if settings.gc.gc_all.interval_in_second < 1:
+        wrong("gc.gcAll.intervalInSecond", "must equal or greater than 1")
+    if settings.gc.gc_deleting_time_out_pod_delay < 0:
+        wrong("gc.gcDeletingTimeOutPodDelay", "must equal or greater than 0")
     plugin = settings.agent.network_resource_plugin
     base = "agent.networkResourcePlugin"
     if not plugin.kubelet_root_dir.startswith("/"):

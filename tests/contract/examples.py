@@ -12,11 +12,11 @@ from pathlib import Path
 
 import msgspec
 
-from shared.contracts import attach, facts, inventory, ipam, lease, query, span, witness
+from shared.contracts import adopt, attach, collect, facts, inventory, ipam, lease, query, span, witness
 from shared.contracts.codec import encode
 
 GOLDEN = Path(__file__).parent / "golden"
-MODULES = (attach, facts, inventory, ipam, lease, query, span, witness)
+MODULES = (adopt, attach, collect, facts, inventory, ipam, lease, query, span, witness)
 
 _MARK = ipam.Mark(incarnation="i1", sequence=41, digest="00ff")
 _FACT = facts.ObjectFact(
@@ -372,6 +372,46 @@ EXAMPLES: dict[str, msgspec.Struct] = {
                 links=("ab13",),
             ),
         )
+    ),
+    "ask.detach.1": collect.AskDetach(container_id="c1", ifname="eth0", generation=3, reason="pod gone"),
+    "ask.detach.answer.1": collect.DetachAnswer(outcome="failed", message="the link is busy"),
+    "ipam.collect.1": collect.Collect(dry_run=False, kept=False, after="10.6.0.11", limit=5),
+    "ipam.collect.verdicts.1": collect.Verdicts(
+        verdicts=(
+            collect.LeaseVerdict(
+                address="10.6.0.12",
+                pool="rack-1",
+                interface="eth0",
+                action="quarantine",
+                rule="missing",
+                reason="its pod is gone",
+                **_POD,
+                node="n1",
+                container_id="c1",
+                generation=3,
+                due_ns=7,
+            ),
+        ),
+        counts={"quarantine": 1},
+        next_after="10.6.0.12",
+        held_back="the objects are not all known yet",
+        mark=_MARK,
+    ),
+    "ipam.adopt.ask.1": adopt.AskAdoption(),
+    "ipam.adopt.records.1": adopt.AdoptRecords(
+        records=(
+            adopt.AdoptedAddress(
+                address="10.6.0.12/16", **_POD, pool="rack-1", node="n1", ifname="eth0", clean_gateway=True
+            ),
+        ),
+        facts_at_least=12,
+    ),
+    "ipam.adopt.end.1": adopt.EndAdoption(),
+    "ipam.adoption.1": adopt.AdoptionView(
+        open=True,
+        adopted=1,
+        refused=(adopt.NotAdopted(address="10.6.0.12", pod="shop/web-1", reason="web-0 has it"),),
+        mark=_MARK,
     ),
 }
 
