@@ -133,3 +133,7 @@ def _allocated(state: State, event: LeasesAllocated) -> Iterator[str]:
         holder = state.holder(family, address)
         if holder is not None:
             yield f"{item.address} is given to {event.owner} and held by {holder}"
+        if (family, address) in state.quarantine and not event.reason:
+            yield f"{item.address} is given to {event.owner} and in quarantine"
+    if not event.reason and (silent := state.unsafe()):
+        yield f"{event.owner} is given addresses before {', '.join(sorted(silent))} told what they hold"

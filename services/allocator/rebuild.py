@@ -3,9 +3,10 @@
 Owns the rules, for a rebuild after a loss, for a node that reports later, and for a difference that lasts, alike. Must not
 know the bus, time or how claims came here.
 
-What is live on a node wins over the log, but only in what the log or the objects of the user confirm: a claim that nobody else
-knows of keeps an address from others (quarantine) and never takes one away, and one node can do so with a bounded number.
-Of two claims the one with the higher generation keeps the address; the other is told to a person.
+What is live on a node wins over the log, but only in what the log or the objects of the user confirm: a lease that the log has
+ended and that its node still has is made anew; a claim that nobody else knows of keeps an address from others (quarantine). Neither
+takes an address from who has it, and one node can do so with a bounded number. Of two claims the one with the higher generation
+keeps the address; the other is told to a person.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Merged(msgspec.Struct, frozen=True, kw_only=True):
 
 def merge(state: State, facts: Facts, told: Sequence[NodeClaims], *, trusted: bool) -> Merged:
     """Changes nothing itself. `trusted`: the log is known to lack records, so the nodes restore what it does not have; else such
-    claims only go into quarantine."""
+    claims only go into quarantine, but for leases that the log remembers to have ended."""
     steps = merging(state, facts, told, trusted=trusted)
     while True:
         try:
@@ -130,7 +131,8 @@ class _Merge:
         self._trusted = trusted
         self._claims: list[_Told] = []
         self._sightings: dict[str, set[Key]] = {node: set() for node in self._nodes}
-        self._claimed: dict[str, set[Key]] = {node: set() for node in self._nodes}
+        self._claimed: dict[str, dict[Key, set[tuple[str, str]]]] = {node: {} for node in self._nodes}
+        """Who claims each address on a node: container ID and interface, the ID empty where only the kernel shows it."""
         self._attachments: set[tuple[str, str, str]] = set()
         self._given: dict[Key, _Told] = {}
         self._released: dict[tuple[str, str], str] = {}
@@ -139,6 +141,7 @@ class _Merge:
         self._lifted: list[str] = []
         self._quarantined: dict[Key, QuarantinedItem] = {}
         self._unknown: dict[str, int] = {}
+        self._remembered: dict[str, int] = {}
         self._beyond: dict[str, int] = {}
         self._disagreements: list[Disagreement] = []
         for kept in state.quarantine.values():
@@ -157,7 +160,9 @@ class _Merge:
         ]
         kept = list(self._quarantined.values())
         size = QUARANTINE_ITEMS_PER_EVENT
-        events: list[LeaseEvent] = [*released, *self._allocated]
+        # the last of an owner says which sandbox the pod has now: the newest
+        allocated = sorted(self._allocated, key=lambda event: event.generation)
+        events: list[LeaseEvent] = [*released, *allocated]
         if self._lifted:
             events.append(
                 QuarantineLifted(addresses=tuple(self._lifted), reason="its node claims it no more")
@@ -182,7 +187,8 @@ class _Merge:
             if not keys or not 0 <= claim.generation < limits.GENERATION_MAX or _is_too_long(claim):
                 bad += 1
                 continue
-            self._claimed[one.node].update(keys)
+            for key in keys:
+                self._claimed[one.node].setdefault(key, set()).add((claim.container_id, claim.ifname))
             if not claim.container_id:
                 self._sightings[one.node].update(keys)
                 continue
@@ -274,6 +280,13 @@ class _Merge:
             self._settle_known(told, held)
         elif {self._holder(key) for key in told.keys} - {None, told.owner} and not self._may_take(told):
             self._compete(told)
+        elif not self._trusted and self._is_remembered(told):
+            self._restore(told)
+            self._differ(
+                told.node,
+                f"{told.name} uses {_texts(told.keys)}, whose lease the log has ended",
+                "the lease is made anew when the node's next report shows the same",
+            )
         elif not self._trusted or (held is not None and held.generation >= told.claim.generation):
             self._keep_unknown(told, f"{told.name} uses {_texts(told.keys)}, for which the log has no lease")
         elif told.confirmed or self._admits(told.node, len(told.keys)):
@@ -317,6 +330,33 @@ class _Merge:
                 return False
         return True
 
+    def _is_remembered(self, told: _Told) -> bool:
+        """Whether the log ended exactly this lease, and gave nobody the address since; of one node a bounded number at a time."""
+        claim = told.claim
+        holding = self._state.holdings.get(told.owner)
+        if (
+            not claim.live
+            or claim.state != "completed"
+            or claim.container_id in self._nodes[told.node].unsettled
+            or any(key in self._given for key in told.keys)
+        ):
+            return False
+        if holding is not None and (
+            claim.ifname in holding.interfaces
+            or (holding.container_id, holding.node) != (claim.container_id, told.node)
+        ):
+            return False
+        wanted = (told.owner, claim.ifname, told.node, claim.container_id, claim.generation)
+        for key in told.keys:
+            one = self._state.past.of(*key)
+            if one is None or wanted != (one.owner, one.ifname, one.node, one.container_id, one.generation):
+                return False
+        count = self._remembered.get(told.node, 0) + len(told.keys)
+        if count > limits.WITNESS_UNKNOWN_MAX:
+            return False
+        self._remembered[told.node] = count
+        return True
+
     def _restore(self, told: _Told) -> None:
         claim = told.claim
         for key in told.keys:
@@ -328,11 +368,12 @@ class _Merge:
             self._released[told.owner, claim.ifname] = "its node has it otherwise: rebuilt"
         self._give(told)
         self._restored.add((told.owner, claim.ifname))
+        node, container_id = self._seat(told)
         self._allocated.append(
             LeasesAllocated(
                 owner=told.owner,
-                node=told.node,
-                container_id=claim.container_id,
+                node=node,
+                container_id=container_id,
                 attempt=claim.attempt,
                 generation=claim.generation,
                 items=tuple(
@@ -347,8 +388,21 @@ class _Merge:
                 attached=(claim.ifname,),
                 pod_namespace=claim.pod_namespace,
                 pod_name=claim.pod_name,
+                reason="rebuilt from its node" if self._trusted else "its node has it still",
             )
         )
+
+    def _seat(self, told: _Told) -> tuple[str, str]:
+        """Where the owner is: what an older sandbox has left does not bring the pod back to it."""
+        holding = self._state.holdings.get(told.owner)
+        kept = [
+            held.generation
+            for ifname, held in (holding.interfaces.items() if holding is not None else ())
+            if (told.owner, ifname) not in self._released
+        ]
+        if holding is not None and max(kept, default=0) > told.claim.generation:
+            return holding.node, holding.container_id
+        return told.node, told.claim.container_id
 
     def _compete(self, told: _Told) -> None:
         """Somebody else has one of these addresses, and keeps it."""
@@ -448,7 +502,12 @@ class _Merge:
             if node is None or not node.scanned:
                 continue
             given = self._given.get(key)
-            if key not in self._claimed[node.node] or (given is not None and given.node == node.node):
+            rightful = (
+                {(given.claim.container_id, given.claim.ifname)}
+                if given is not None and given.node == node.node
+                else set[tuple[str, str]]()
+            )
+            if not self._claimed[node.node].get(key, set()) - rightful:
                 self._lifted.append(_text(key))
 
     # Looking

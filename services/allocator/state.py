@@ -12,6 +12,7 @@ from typing import assert_never
 
 import msgspec
 
+from services.allocator.past import Former, Past
 from services.allocator.pool_index import PoolIndex, PoolSpace
 from shared.contracts.ipam import Mark
 from shared.contracts.lease import (
@@ -124,6 +125,7 @@ class Snapshot(msgspec.Struct, kw_only=True, tag="allocator.snapshot.1"):
     complete: bool = True
     lost: str = ""
     epoch: int = 0
+    past: list[Former] = []
 
 
 class State:
@@ -150,6 +152,7 @@ class State:
         self.lost = ""
         self.epoch = 0
         self.recent: dict[int, bytes] = {}
+        self.past = Past()
         self.pools = PoolIndex()
         self._by_container: dict[str, tuple[str, ...]] = {}
         self._by_pod: dict[tuple[str, str], set[str]] = {}
@@ -305,6 +308,7 @@ class State:
         self.taken[family][address] = holding.owner
         self.leases_by_pool[item.pool] = self.leases_by_pool.get(item.pool, 0) + 1
         self.resting.pop((family, address), None)
+        self.past.forget(family, address)
         self.pools.take(family, address)
 
     def _seat(self, holding: Holding, node: str, container_id: str, attempt: str) -> None:
@@ -360,6 +364,17 @@ class State:
             held = holding.interfaces.pop(ifname, None)
             for lease in held.leases if held is not None else ():
                 self._give_back(lease, event.rest_until_ns)
+                former = Former(
+                    family=lease.family,
+                    high=lease.high,
+                    low=lease.low,
+                    owner=holding.owner,
+                    ifname=ifname,
+                    node=holding.node,
+                    container_id=holding.container_id,
+                    generation=held.generation if held is not None else 0,
+                )
+                self.past.remember(former)
         if not holding.interfaces:
             del self.holdings[event.owner]
             self._leave(holding)
@@ -433,6 +448,7 @@ class State:
             complete=self.complete,
             lost=self.lost,
             epoch=self.epoch,
+            past=self.past.all(),
         )
 
     @classmethod
@@ -455,6 +471,7 @@ class State:
             state.quarantine[kept.family, kept.address] = kept
         state.silent, state.complete, state.lost = set(snapshot.silent), snapshot.complete, snapshot.lost
         state.epoch = snapshot.epoch
+        state.past = Past(snapshot.past)
         state.recent[snapshot.sequence] = snapshot.digest
         for resting in snapshot.resting:
             state.resting[resting.family, resting.address] = resting

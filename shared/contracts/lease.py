@@ -30,7 +30,8 @@ class LeasesAllocated(
     msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="leases.allocated.1"
 ):
     """`owner` is the pod UID, or `container:<node>/<id>`. `attached` are the interfaces this attempt attaches; others of `items` were
-    taken ahead for the pod's later ADDs. All items get `generation`."""
+    taken ahead for the pod's later ADDs. All items get `generation`. `reason` says why a lease was made of what a node had
+    already; it is empty where addresses were asked for."""
 
     owner: str
     node: str
@@ -41,6 +42,7 @@ class LeasesAllocated(
     attached: tuple[str, ...]
     pod_namespace: str = ""
     pod_name: str = ""
+    reason: str = ""
 
 
 class AttachConfirmed(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from services.allocator.rebuild import Merged, NodeClaims, merge
 from services.allocator.state import State
 from shared import limits
@@ -246,3 +248,91 @@ def test_a_restored_claim_has_the_pool_that_its_address_is_of() -> None:
     (event,) = settle(w, told("n1", container("a", "10.7.1.3")), trusted=True).events
     assert isinstance(event, LeasesAllocated)
     assert event.items[0].pool == "other"
+
+
+def ended(w: World, owner: str) -> Claim:
+    """The owner's lease ends in the log; what its node has of it."""
+    claim = claim_of(w, owner)
+    w.commit((LeasesReleased(owner=owner, ifnames=("eth0",), reason="in error"),))
+    return claim
+
+
+def test_a_lease_that_ended_in_error_is_made_anew_as_its_node_has_it() -> None:
+    w = world()
+    w.add("shop/web-0")
+    before = w.held()
+    claim = ended(w, "uid-web-0")
+    w.restored()  # a snapshot remembers it too
+    merged = settle(w, told("n1", claim))
+    (event,) = merged.events
+    assert isinstance(event, LeasesAllocated)
+    assert (event.generation, event.reason) == (claim.generation, "its node has it still")
+    assert "whose lease the log has ended" in merged.disagreements[0].sentence
+    assert w.held() == before
+    w.release(claim.container_id, generation=claim.generation)
+    w.delete_pod("shop/web-0")
+    assert not w.is_held("10.6.1.0")
+
+
+def test_what_was_kept_from_others_meanwhile_is_leased_again() -> None:
+    w = world()
+    w.add("", container="c1")
+    claim = ended(w, "container:n1/c1")
+    settle(w, told("n1", msgspec.structs.replace(claim, live=False)))
+    assert w.state.quarantine
+    settle(w, told("n1", claim))
+    assert not w.state.quarantine
+    assert w.is_held("10.6.1.0")
+
+
+def test_only_the_very_lease_that_ended_is_made_anew() -> None:
+    for changes in (
+        {"generation": 7},
+        {"container_id": "other"},
+        {"ifname": "net1"},
+        {"live": False},
+        {"state": "releasing"},
+        {"addresses": ("10.6.1.0/16", "10.6.1.9/16")},
+    ):
+        w = world()
+        w.add("", container="c1")
+        claim = ended(w, "container:n1/c1")
+        settle(w, told("n1", msgspec.structs.replace(claim, **changes)))
+        assert not w.held(), changes
+    w = world()
+    w.add("", container="c1")
+    settle(w, told("n2", ended(w, "container:n1/c1")))
+    assert not w.held()
+
+
+def test_an_address_that_was_given_since_stays_with_who_has_it() -> None:
+    w = world()
+    w.add("", container="c1")
+    claim = ended(w, "container:n1/c1")
+    w.add("shop/web-0")
+    merged = settle(w, told("n1", claim, claim_of(w, "uid-web-0")))
+    assert list(w.held().values()) == ["uid-web-0/eth0"]
+    assert any("uses it too" in one.sentence for one in merged.disagreements)
+
+
+def test_an_old_sandbox_does_not_take_the_place_of_the_pods_new_one() -> None:
+    w = world()
+    w.add("shop/web-0", container="s1")
+    claim = ended(w, "uid-web-0")
+    w.add("shop/web-1")
+    w.add("shop/web-0", container="s2")
+    settle(w, told("n1", claim, claim_of(w, "uid-web-1"), claim_of(w, "uid-web-0")))
+    assert w.state.holdings["uid-web-0"].container_id == "s2"
+
+
+def test_one_node_has_a_bounded_number_made_anew_at_a_time() -> None:
+    w = world()
+    claims: list[Claim] = []
+    for i in range(limits.WITNESS_UNKNOWN_MAX + 44):
+        w.add("", container=f"c{i}")
+        claims.append(claim_of(w, f"container:n1/c{i}"))
+    for i in range(len(claims)):
+        w.commit((LeasesReleased(owner=f"container:n1/c{i}", ifnames=("eth0",), reason="in error"),))
+    merged = merge(w.state, w.facts, [told("n1", *claims)], trusted=False)
+    w.commit(merged.events)
+    assert len(w.held()) == limits.WITNESS_UNKNOWN_MAX
