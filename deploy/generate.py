@@ -1,6 +1,6 @@
 """`python -m deploy.generate`: writes the manifests that follow from the code. tests/tidy fails where one is stale.
 
-Owns which file has which objects. Must not decide anything about them: shared.manifests.crd does.
+Owns which file has which objects. Must not decide anything about them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from services.webhook.configuration import Reach, Wish, mutating, validating
 from shared.manifests.crd.definition import definitions, network_attachment_definition
 
 HERE = Path(__file__).parent
@@ -52,6 +53,9 @@ def files() -> dict[Path, str]:
         **{Path("crds") / name: text for name, text in crds.items()},
         Path("crds/kustomization.yaml"): text_of(kustomization(*sorted(crds))),
         Path("crds/multus") / networks_file: text_of(networks),
+        Path("base/webhook/webhook-configurations.yaml"): text_of(
+            validating(Reach(), Wish()), mutating(Reach(), Wish())
+        ),
         Path("crds/multus/kustomization.yaml"): text_of(kustomization(networks_file)),
     }
 

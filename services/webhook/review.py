@@ -21,7 +21,7 @@ from shared.manifests.problem import Code, FieldError
 
 API_VERSION = "admission.k8s.io/v1"
 _OURS = ("SpiderIPPool", "SpiderSubnet", "SpiderReservedIP", "SpiderMultusConfig", "SpiderCoordinator")
-_CORE = ("Pod", "Namespace", "ConfigMap")
+_CORE = ("Pod", "Namespace", "ConfigMap", "Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob")
 Verb = Literal["mutate", "validate"]
 
 

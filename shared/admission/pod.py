@@ -38,6 +38,10 @@ ANNOTATION_FIELDS = SUBNET_FIELDS | {
     path_of(key) for key in (*_PARSERS, *_NAMESPACE_KEYS, NETWORKS, DEFAULT_NETWORK)
 }
 """Where a mistake is one of an annotation that is read at an attach, and not one of the object's form."""
+INJECTION_KEYS = (notes.RDMA_RESOURCE_INJECT, notes.NETWORK_RESOURCE_INJECT)
+POD_KEYS = (*_PARSERS, *_SUBNET_PARSERS, NETWORKS, DEFAULT_NETWORK, *INJECTION_KEYS)
+NAMESPACE_KEYS = (*_NAMESPACE_KEYS, *INJECTION_KEYS)
+"""The annotations for which admission is asked."""
 AUTO_POOL_OFF = "it's invalid to use '{prefix}/subnets' or '{prefix}/subnet' annotation when Auto-Pool feature is disabled"
 
 

@@ -23,6 +23,7 @@ CONFIG_MAP = "spiderpool-conf"
 CONF_KEY = "conf.yml"
 CLUSTER_NETWORK_KEY = "clusterNetwork"
 DEFAULT_INSTALLATION_NAMESPACE = "kube-system"
+POD_VALIDATIONS = ("enforce", "warn", "off")
 _ROOT = entry("data", CONF_KEY)
 
 
@@ -120,6 +121,8 @@ class Settings(Part, frozen=True, kw_only=True):
     enable_clean_outdated_endpoint: bool = False
     enable_validating_resources_deleted_webhook: bool = False
     tune_sysctl_config: bool = True
+    pod_validation: str = "enforce"
+    """What admission does about pods that cannot start: `enforce` refuses them, `warn` says so, `off` does not look. A key of ours."""
     pod_resource_inject: PodResourceInject = PodResourceInject()
     agent: Agent = Agent()
     iaas_network_provider: IaaSNetworkProvider = IaaSNetworkProvider()
@@ -212,6 +215,8 @@ def _limits(settings: Settings) -> list[FieldError]:
     def wrong(path: str, message: str) -> None:
         out.append(invalid(member(_ROOT, path), message))
 
+    if settings.pod_validation not in POD_VALIDATIONS:
+        wrong("podValidation", f"{settings.pod_validation!r} is not one of {', '.join(POD_VALIDATIONS)}")
     if settings.cluster_subnet_default_flexible_ip_number < 0:
         wrong(_FLEXIBLE, "must equal or greater than 0")
     if not settings.ipam_unix_socket_path.startswith("/"):
