@@ -131,8 +131,7 @@ class _Merge:
         self._trusted = trusted
         self._claims: list[_Told] = []
         self._sightings: dict[str, set[Key]] = {node: set() for node in self._nodes}
-        self._claimed: dict[str, dict[Key, set[tuple[str, str]]]] = {node: {} for node in self._nodes}
-        """Who claims each address on a node: container ID and interface, the ID empty where only the kernel shows it."""
+        self._claimed: dict[str, dict[Key, set[Claim]]] = {node: {} for node in self._nodes}
         self._attachments: set[tuple[str, str, str]] = set()
         self._given: dict[Key, _Told] = {}
         self._released: dict[tuple[str, str], str] = {}
@@ -188,7 +187,7 @@ class _Merge:
                 bad += 1
                 continue
             for key in keys:
-                self._claimed[one.node].setdefault(key, set()).add((claim.container_id, claim.ifname))
+                self._claimed[one.node].setdefault(key, set()).add(claim)
             if not claim.container_id:
                 self._sightings[one.node].update(keys)
                 continue
@@ -502,11 +501,7 @@ class _Merge:
             if node is None or not node.scanned:
                 continue
             given = self._given.get(key)
-            rightful = (
-                {(given.claim.container_id, given.claim.ifname)}
-                if given is not None and given.node == node.node
-                else set[tuple[str, str]]()
-            )
+            rightful = {given.claim} if given is not None and given.node == node.node else set[Claim]()
             if not self._claimed[node.node].get(key, set()) - rightful:
                 self._lifted.append(_text(key))
 
