@@ -95,6 +95,7 @@ class Reflector:
         self._seen: set[Name] = set()
         self._looked_up: set[Name] = set()
         self._dead: dict[Name, str] = {}
+        self._dead_before: frozenset[Name] = frozenset()
         self._doubted: frozenset[Name] = frozenset()
         self._failures = 0
         self._expired = 0
@@ -111,22 +112,28 @@ class Reflector:
         changes: list[Change] = []
         for name, item in page.items:
             self._seen.add(name)
-            if name in self._looked_up or self._dead.get(name) == item.uid:
-                known = self.items.get(name)
-                if known is None or item.resource_version <= known.resource_version:
-                    continue
+            if self._dead.get(name) == item.uid:
+                continue
+            known = self.items.get(name)
+            if (
+                known is not None
+                and name in self._looked_up
+                and item.resource_version <= known.resource_version
+            ):
+                continue  # the list began before it was looked up
             self._take(name, item, changes)
         if page.continued:
             self._list = List(continued=page.continued, limit=self._list.limit)
             return Step(changes=changes, then=self._list)
-        missing = [name for name in self.items if name not in self._seen and name not in self._looked_up]
+        missing = [name for name in self.items if name not in self._seen and not self._newer(name, page)]
         if self._doubtful(missing):
             self._doubted = frozenset(missing)
             return Step(changes=changes, then=self._anew(DOUBT_RELIST_S))
         for name in missing:
             changes.append(Gone(name, self.items.pop(name)))
         self._doubted = frozenset()
-        self._dead.clear()
+        for name in self._dead_before:
+            self._dead.pop(name, None)
         self._expired = 0
         self.synced = True
         self._seen, self._looked_up = set(), set()
@@ -207,7 +214,7 @@ class Reflector:
 
     def _anew(self, after_s: float = 0.0) -> List:
         self.relists += 1
-        self._seen, self._looked_up = set(), set()
+        self._seen, self._looked_up, self._dead_before = set(), set(), frozenset(self._dead)
         self._resource_version = ""
         self._list = List(after_s=after_s, limit=LIST_LIMIT if self._expired < WHOLE_LIST_AFTER else 0)
         return self._list
@@ -215,6 +222,10 @@ class Reflector:
     def _progress(self, resource_version: str) -> None:
         if self._resource_version and resource_version:
             self._resource_version = resource_version
+
+    def _newer(self, name: Name, page: Page) -> bool:
+        """Whether it was looked up since the list was asked for, and is newer than the list."""
+        return name in self._looked_up and self.items[name].resource_version > int(page.resource_version)
 
     def _doubtful(self, missing: list[Name]) -> bool:
         new = sum(name not in self._doubted for name in missing)
