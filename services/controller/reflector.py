@@ -94,8 +94,8 @@ class Reflector:
         self.relists = 0
         self._seen: set[Name] = set()
         self._looked_up: set[Name] = set()
-        self._dead: dict[Name, str] = {}
-        self._dead_before: frozenset[Name] = frozenset()
+        self._dead: set[str] = set()
+        self._dead_before: frozenset[str] = frozenset()
         self._doubted: frozenset[Name] = frozenset()
         self._failures = 0
         self._expired = 0
@@ -112,7 +112,7 @@ class Reflector:
         changes: list[Change] = []
         for name, item in page.items:
             self._seen.add(name)
-            if self._dead.get(name) == item.uid:
+            if item.uid in self._dead:
                 continue
             known = self.items.get(name)
             if (
@@ -132,8 +132,7 @@ class Reflector:
         for name in missing:
             changes.append(Gone(name, self.items.pop(name)))
         self._doubted = frozenset()
-        for name in self._dead_before:
-            self._dead.pop(name, None)
+        self._dead -= self._dead_before
         self._expired = 0
         self.synced = True
         self._seen, self._looked_up = set(), set()
@@ -145,7 +144,7 @@ class Reflector:
         self._progress(str(item.resource_version))
         known = self.items.get(name)
         changes: list[Change] = []
-        if self._dead.get(name) == item.uid:
+        if item.uid in self._dead:
             return changes
         if known is None or item.resource_version > known.resource_version:
             self._take(name, item, changes)
@@ -154,8 +153,7 @@ class Reflector:
     def deleted(self, name: Name, uid: str, resource_version: int) -> list[Change]:
         """DELETED of the watch; also for an object that no longer belongs to what we hold."""
         self._progress(str(resource_version))
-        if self._dead.get(name) == uid:
-            del self._dead[name]
+        self._dead.discard(uid)
         known = self.items.get(name)
         if known is None or known.uid != uid or resource_version < known.resource_version:
             return []
@@ -172,9 +170,11 @@ class Reflector:
         changes: list[Change] = []
         if item is not None:
             if known is None or known.uid != item.uid or item.resource_version > known.resource_version:
+                if known is not None and known.uid != item.uid:
+                    self._dead.add(known.uid)
                 self._take(name, item, changes)
         elif known is not None:
-            self._dead[name] = known.uid
+            self._dead.add(known.uid)
             changes.append(Gone(name, self.items.pop(name)))
         return changes
 
