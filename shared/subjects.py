@@ -6,11 +6,12 @@ Must not know the client library or any message's content.
 
 from __future__ import annotations
 
-import string
+import re
 
 import msgspec
 
-_PLAIN = frozenset((string.ascii_letters + string.digits + "-_").encode())
+_PLAIN = re.compile(r"[A-Za-z0-9_-]+")
+_OTHER = re.compile(rb"[^A-Za-z0-9_-]")
 
 
 def token(text: str) -> str:
@@ -22,7 +23,9 @@ def token(text: str) -> str:
         return "_"
     if text == "_":
         return "=5F"
-    return "".join(chr(b) if b in _PLAIN else f"={b:02X}" for b in text.encode())
+    if _PLAIN.fullmatch(text):
+        return text
+    return _OTHER.sub(lambda found: b"=%02X" % found[0][0], text.encode()).decode()
 
 
 def untoken(encoded: str) -> str:
@@ -140,6 +143,14 @@ def ask_witness(node: str) -> str:
     return f"{ASK_WITNESS_ALL}.{token(node)}"
 
 
+def disagreement(node: str) -> str:
+    """What witnesses disagree on about a node."""
+    return f"orb.disagreement.{token(node)}"
+
+
+DISAGREEMENT_ALL = "orb.disagreement.*"
+
+
 def rdma(node: str, verb: str) -> str:
     """`verb` is `claim` or `release`."""
     return f"orb.rdma.{token(node)}.{token(verb)}"
@@ -177,7 +188,20 @@ FACTS = StreamSpec(name="FACTS", subjects=(FACTS_ALL,), last_per_subject=True, m
 ATTACH = StreamSpec(name="ATTACH", subjects=(ATTACH_ALL,), max_age_s=24 * 3600.0, max_bytes=512 << 20)
 SPANS = StreamSpec(name="SPANS", subjects=(SPAN_ALL,), memory=True, max_age_s=3600.0, max_bytes=128 << 20)
 INVENTORY = StreamSpec(name="INVENTORY", subjects=(INVENTORY_ALL,), last_per_subject=True)
-STREAMS: tuple[StreamSpec, ...] = (LEASES, SNAPSHOTS, RELEASES, LEAD, FACTS, ATTACH, SPANS, INVENTORY)
+DISAGREEMENTS = StreamSpec(
+    name="DISAGREEMENTS", subjects=(DISAGREEMENT_ALL,), max_age_s=30 * 24 * 3600.0, max_bytes=8 << 20
+)
+STREAMS: tuple[StreamSpec, ...] = (
+    LEASES,
+    SNAPSHOTS,
+    RELEASES,
+    LEAD,
+    FACTS,
+    ATTACH,
+    SPANS,
+    INVENTORY,
+    DISAGREEMENTS,
+)
 
 
 def inbox(identity: str) -> str:
@@ -254,7 +278,8 @@ HUB_IDENTITIES: dict[str, Permissions] = {
             f"{ASK_WITNESS_ALL}.*",
             "orb.ask.detach.*",
             span("allocator"),
-            *_stream_owner("LEASES", "SNAPSHOTS", "LEAD", "RELEASES", "SPANS"),
+            DISAGREEMENT_ALL,
+            *_stream_owner("LEASES", "SNAPSHOTS", "LEAD", "RELEASES", "SPANS", "DISAGREEMENTS"),
             *_stream_api("FACTS"),
         ),
         subscribe=(
@@ -273,7 +298,7 @@ HUB_IDENTITIES: dict[str, Permissions] = {
             lead("controller"),
             span("controller"),
             *_stream_owner("FACTS", "LEAD", "ATTACH", "SPANS", "INVENTORY"),
-            *_stream_api("LEASES"),
+            *_stream_api("LEASES", "DISAGREEMENTS"),
         ),
         subscribe=(
             f"{inbox('controller')}.>",
@@ -296,7 +321,7 @@ HUB_IDENTITIES: dict[str, Permissions] = {
             ASK_SYNC,
             ASK_SERVICE_ALL,
             "orb.ask.agent.*",
-            *_stream_api("LEASES", "FACTS", "ATTACH", "SPANS", "INVENTORY"),
+            *_stream_api("LEASES", "FACTS", "ATTACH", "SPANS", "INVENTORY", "DISAGREEMENTS"),
         ),
         subscribe=(f"{inbox('tools')}.>",),
     ),

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 import structlog
 
+from services.allocator.bulletin import Bulletin
+from services.allocator.disagreement import Disagreement, of_node
 from services.allocator.facts import Facts
-from services.allocator.rebuild import Disagreement
 from services.allocator.state import State
 from services.allocator.watch import Testimony, Watch, refuted_by
 from shared import subjects
@@ -45,8 +46,19 @@ class Hearing:
         self._asked = 0
         self._testimonies: deque[Testimony] = deque()
         self._nodes_changed = True
+        self._departed: list[str] = []
+        self._bulletin = Bulletin(bus, clock)
         self._publishing: set[asyncio.Task[None]] = set()
         self.lost = ""
+
+    def begin(self) -> None:
+        """Tells the bus what is open, and goes on doing so until `close`."""
+        for node in {
+            *self._watch.disagreements,
+            *(kept.claim.node for kept in self._state.quarantine.values()),
+        }:
+            self._tell(node)
+        self._spawn(self._bulletin.run())
 
     @property
     def is_due(self) -> bool:
@@ -65,6 +77,7 @@ class Hearing:
         elif (
             report.seen.incarnation not in ("", state.incarnation)
             or node in state.silent
+            or node in self._bulletin.inherited
             or self._watch.differs(state, report, self._clock.monotonic_s())
         ):
             self.ask(node)
@@ -86,13 +99,17 @@ class Hearing:
             self._wake()
 
     def decide(self) -> tuple[tuple[LeaseEvent, ...], Testimony | None]:
-        """What is due now, one testimony at a time; when its events are durable, `admit` it."""
+        """What is due now, one testimony at a time; `appended` when its events are durable."""
         if self._nodes_changed:
             self._nodes_changed = False
             kept_for = self._state.silent | {kept.claim.node for kept in self._state.quarantine.values()}
-            departed = sorted(kept_for & self._facts.departed)
-            for node in departed:
+            gone = self._facts.departed
+            for node in sorted(
+                (kept_for | self._watch.disagreements.keys() | self._bulletin.inherited) & gone
+            ):
                 self._watch.forget(node)
+                self._departed.append(node)
+            departed = sorted(kept_for & gone)
             return tuple(NodeDeparted(node=node) for node in departed), None
         testimony = self._testimonies.popleft()
         events = self._watch.judge(self._state, self._facts, testimony)
@@ -100,8 +117,14 @@ class Hearing:
             log.warning("claims of a node change leases", node=testimony.claims.node, events=len(events))
         return events, testimony
 
-    def admit(self, testimony: Testimony) -> None:
-        """A node that comes from another log has told what it holds: it may go on with this one."""
+    def appended(self, testimony: Testimony | None) -> None:
+        """What `decide` returned is durable. A node that comes from another log has told what it holds: it may go on with this one."""
+        for node in self._departed:
+            self._tell(node)
+        self._departed.clear()
+        if testimony is None:
+            return
+        self._tell(testimony.claims.node)
         if testimony.seen.incarnation not in ("", self._state.incarnation):
             adopt = Adopt(question=testimony.question, mark=self._state.mark)
             self._publish(testimony.claims.node, encode(adopt))
@@ -120,9 +143,17 @@ class Hearing:
             return
         told = Disagreement(node=node, sentence=f"node {node}: {why}", settles="look after the node's agent")
         self._watch.disagreements[node] = (told,)
+        self._tell(node)
+
+    def _tell(self, node: str) -> None:
+        found = self._watch.disagreements.get(node, ())
+        self._bulletin.tell(node, of_node(self._state, node, found))
 
     def _publish(self, node: str, payload: bytes) -> None:
-        task = asyncio.create_task(self._sent(node, payload))
+        self._spawn(self._sent(node, payload))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
         self._publishing.add(task)
         task.add_done_callback(self._publishing.discard)
 

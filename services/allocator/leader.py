@@ -172,6 +172,7 @@ class Leader:
                 await asyncio.sleep(0)
         self._wake.set()
         self._work = await self._bus.work("RELEASES", "allocator")
+        self.hearing.begin()
         asking = asyncio.create_task(self._ask_for_all())
         self._asking.add(asking)
         asking.add_done_callback(self._asking.discard)
@@ -236,7 +237,8 @@ class Leader:
                     self._changed_pods[holding.namespace, holding.name] = None
             settled.append(message)
         heard: Testimony | None = None
-        if self.hearing.is_due and size_bytes < BATCH_BYTES:
+        hears = self.hearing.is_due and size_bytes < BATCH_BYTES
+        if hears:
             claimed, heard = self.hearing.decide()
             size_bytes += self._apply(claimed, events)
         answers: list[_Answer] = []
@@ -255,8 +257,8 @@ class Leader:
                 self._on_appended(self.state)
             self._metrics.append(self._clock.monotonic_s() - began_s, len(events))
             self._trace(answers, began_ns, self._clock.unix_ns(), len(events))
-        if heard is not None:
-            self.hearing.admit(heard)
+        if hears:
+            self.hearing.appended(heard)
         for answer in answers:
             await self._answer(answer)
         for message in settled:

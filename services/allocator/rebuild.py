@@ -16,6 +16,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 import msgspec
 
 from services.allocator.decide import is_alive
+from services.allocator.disagreement import Disagreement
 from services.allocator.facts import Facts
 from services.allocator.state import HeldInterface, Holding, State
 from shared import limits
@@ -46,14 +47,6 @@ class NodeClaims(msgspec.Struct, frozen=True, kw_only=True):
     claims: tuple[Claim, ...]
     unsettled: frozenset[str] = frozenset()
     scanned: bool = False
-
-
-class Disagreement(msgspec.Struct, frozen=True, kw_only=True):
-    """Two witnesses tell different things; `settles` is what ends it."""
-
-    node: str
-    sentence: str
-    settles: str
 
 
 class Merged(msgspec.Struct, frozen=True, kw_only=True):
@@ -231,12 +224,16 @@ class _Merge:
                 node,
                 f"{name} on {node} uses {_texts(keys)}, which its agent's journal has forgotten",
                 "re-create the pod",
+                keys,
+                holding,
             )
         elif holding.namespace and (not self._facts.synced or is_alive(self._state, self._facts, holding)):
             self._differ(
                 node,
                 f"{_texts(keys)} is leased to {name} on {node}, where no attachment has it",
                 "wait: the pod's sandbox may be on its way; else delete the pod",
+                keys,
+                holding,
             )
         else:
             self._released[holding.owner, ifname] = _NOT_ON_NODE
@@ -285,6 +282,8 @@ class _Merge:
                 told.node,
                 f"{told.name} uses {_texts(told.keys)}, whose lease the log has ended",
                 "the lease is made anew when the node's next report shows the same",
+                told.keys,
+                told.claim,
             )
         elif not self._trusted or (held is not None and held.generation >= told.claim.generation):
             self._keep_unknown(told, f"{told.name} uses {_texts(told.keys)}, for which the log has no lease")
@@ -309,6 +308,8 @@ class _Merge:
                 told.node,
                 f"{told.name} has generation {told.claim.generation} of {_texts(told.keys)}, the log {held.generation}",
                 "re-create the pod",
+                told.keys,
+                told.claim,
             )
 
     def _may_take(self, told: _Told) -> bool:
@@ -421,16 +422,20 @@ class _Merge:
                 f"{'uses it too' if told.claim.live else 'claims it too'} "
                 f"(generation {told.claim.generation})",
                 f"delete {told.name}",
+                (key,),
+                told.claim,
             )
         if self._admits(told.node, len(told.keys)):
             self._quarantine(told, "another has it")
 
     def _keep_unknown(self, told: _Told, sentence: str) -> None:
-        if all(key in self._state.quarantine or key in self._quarantined for key in told.keys):
-            self._differ(told.node, sentence, "re-create the pod; until then nobody is given the address")
-        elif self._admits(told.node, len(told.keys)):
+        is_kept = all(key in self._state.quarantine or key in self._quarantined for key in told.keys)
+        if not is_kept and not self._admits(told.node, len(told.keys)):
+            return
+        if not is_kept:
             self._quarantine(told, "no lease")
-            self._differ(told.node, sentence, "re-create the pod; until then nobody is given the address")
+        way_out = "re-create the pod; until then nobody is given the address"
+        self._differ(told.node, sentence, way_out, told.keys, told.claim)
 
     def _quarantine(self, told: _Told, reason: str) -> None:
         for key in told.keys:
@@ -490,6 +495,7 @@ class _Merge:
                         node,
                         f"{_text(key)} is on a link of a pod of {node}, but in no journal and under no lease of the node",
                         "re-create the pod that has it",
+                        (key,),
                     )
 
     # What ends
@@ -542,8 +548,30 @@ class _Merge:
         exact = [name for name in covering if key[1] in self._facts.pools[name].total]
         return (exact or covering or [""])[0]
 
-    def _differ(self, node: str, sentence: str, settles: str) -> None:
-        self._disagreements.append(Disagreement(node=node, sentence=sentence, settles=settles))
+    def _differ(
+        self,
+        node: str,
+        sentence: str,
+        settles: str,
+        keys: Iterable[Key] = (),
+        about: Claim | Holding | None = None,
+    ) -> None:
+        namespace = name = uid = ""
+        if isinstance(about, Claim):
+            namespace, name, uid = about.pod_namespace, about.pod_name, about.pod_uid
+        elif about is not None and about.namespace:
+            namespace, name, uid = about.namespace, about.name, about.owner
+        self._disagreements.append(
+            Disagreement(
+                node=node,
+                sentence=sentence,
+                settles=settles,
+                addresses=tuple(map(_text, keys)),
+                pod_namespace=namespace,
+                pod_name=name,
+                pod_uid="" if uid.startswith("pod:") else uid,
+            )
+        )
 
 
 def owner_of(node: str, claim: Claim) -> str:

@@ -139,7 +139,14 @@ class Replica:
             await asyncio.gather(following, return_exceptions=True)
 
     async def _ensure_streams(self) -> None:
-        for spec in (subjects.LEASES, subjects.SNAPSHOTS, subjects.RELEASES, subjects.LEAD, subjects.SPANS):
+        for spec in (
+            subjects.LEASES,
+            subjects.SNAPSHOTS,
+            subjects.RELEASES,
+            subjects.LEAD,
+            subjects.SPANS,
+            subjects.DISAGREEMENTS,
+        ):
             await self._bus.ensure_stream(spec, self._settings.stream_replicas)
 
     async def _follow_facts_for_ever(self) -> None:

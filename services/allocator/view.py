@@ -17,8 +17,8 @@ from services.allocator.decide import (
     identify,
     is_alive,
 )
+from services.allocator.disagreement import Disagreement, of_quarantine
 from services.allocator.facts import Facts
-from services.allocator.rebuild import Disagreement
 from services.allocator.state import HeldInterface, Holding, Lease, State
 from shared import limits
 from shared.contracts.codec import encode
@@ -131,16 +131,11 @@ def _view(facts: Facts, holding: Holding, ifname: str, held: HeldInterface, leas
 
 def disagreements(state: State, told: Iterable[Disagreement]) -> tuple[DisagreementView, ...]:
     """What witnesses disagree on, and which addresses are kept from everybody for it; not more than a person reads."""
-    out = [DisagreementView(node=one.node, sentence=one.sentence, settles=one.settles) for one in told]
-    out += [
-        DisagreementView(
-            node=kept.claim.node,
-            sentence=f"{kept.claim.address} is given to nobody: node {kept.claim.node} has it ({kept.claim.reason})",
-            settles="it is free as soon as the node has it no more, or its Node object is deleted",
-        )
-        for kept in state.quarantine.values()
-    ]
-    return tuple(out[: limits.DISAGREEMENTS_SHOWN_MAX])
+    open_ = itertools.chain(told, map(of_quarantine, state.quarantine.values()))
+    return tuple(
+        DisagreementView(node=one.node, sentence=one.sentence, settles=one.settles)
+        for one in itertools.islice(open_, limits.DISAGREEMENTS_SHOWN_MAX)
+    )
 
 
 def kept_from_others(state: State) -> tuple[str, ...]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
+from services.allocator.disagreement import Disagreement
 from services.allocator.facts import Facts
-from services.allocator.rebuild import Disagreement, Merged, NodeClaims, merge
+from services.allocator.rebuild import Merged, NodeClaims, merge
 from services.allocator.state import State
 from shared import limits
 from shared.contracts.ipam import Mark

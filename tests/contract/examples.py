@@ -12,11 +12,23 @@ from pathlib import Path
 
 import msgspec
 
-from shared.contracts import adopt, attach, collect, facts, inventory, ipam, lease, query, span, witness
+from shared.contracts import (
+    adopt,
+    attach,
+    collect,
+    disagreement,
+    facts,
+    inventory,
+    ipam,
+    lease,
+    query,
+    span,
+    witness,
+)
 from shared.contracts.codec import encode
 
 GOLDEN = Path(__file__).parent / "golden"
-MODULES = (adopt, attach, collect, facts, inventory, ipam, lease, query, span, witness)
+MODULES = (adopt, attach, collect, disagreement, facts, inventory, ipam, lease, query, span, witness)
 
 _MARK = ipam.Mark(incarnation="i1", sequence=41, digest="00ff")
 _FACT = facts.ObjectFact(
@@ -412,6 +424,27 @@ EXAMPLES: dict[str, msgspec.Struct] = {
         adopted=1,
         refused=(adopt.NotAdopted(address="10.6.0.12", pod="shop/web-1", reason="web-0 has it"),),
         mark=_MARK,
+    ),
+    "disagreement.appeared.1": disagreement.DisagreementAppeared(
+        id="00ff00ff00ff00ff",
+        at_ns=1_700_000_000_000_000_000,
+        node="n1",
+        sentence="shop/web-0 on n1 uses 10.6.0.12, for which the log has no lease",
+        settles="re-create the pod",
+        addresses=("10.6.0.12",),
+        pod_namespace="shop",
+        pod_name="web-0",
+        pod_uid="u1",
+    ),
+    "disagreement.settled.1": disagreement.DisagreementSettled(
+        id="00ff00ff00ff00ff",
+        at_ns=1_700_000_060_000_000_000,
+        node="n1",
+        sentence="shop/web-0 on n1 uses 10.6.0.12, for which the log has no lease",
+        addresses=("10.6.0.12",),
+        pod_namespace="shop",
+        pod_name="web-0",
+        pod_uid="u1",
     ),
 }
 
