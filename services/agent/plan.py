@@ -9,6 +9,7 @@ ADD executes the plan, CHECK demands that it is empty, DEL plans for nothing des
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import TypeVar
 
@@ -36,6 +37,8 @@ from services.agent.state import (
 )
 
 _Entry = TypeVar("_Entry", ObservedAddress, ObservedRoute)
+_REMEMBERED = 1024
+"""Texts whose meaning is kept: the gateways and subnets of a node's pools come again with each pod."""
 IPV6_MTU_MIN_BYTES = 1280
 """RFC 8200 §5; Linux silently switches IPv6 off on a link below it."""
 
@@ -257,6 +260,7 @@ def _reachable(gateway: str, subnets: list[tuple[int, int, int]]) -> bool:
     )
 
 
+@lru_cache(_REMEMBERED)
 def _subnet(text: str) -> tuple[int, int, int]:
     ip, prefix_length = _split(text)
     host_bits = ip.max_prefixlen - prefix_length
@@ -269,15 +273,18 @@ def _split(text: str) -> tuple[IPv4Address | IPv6Address, int]:
     return ip, int(prefix_length) if slash else ip.max_prefixlen
 
 
+@lru_cache(_REMEMBERED)
 def _ip(text: str) -> IPv4Address | IPv6Address:
     return IPv6Address(text) if ":" in text else IPv4Address(text)
 
 
+@lru_cache(_REMEMBERED)
 def _address_text(text: str) -> str:
     ip, prefix_length = _split(text)
     return f"{ip}/{prefix_length}"
 
 
+@lru_cache(_REMEMBERED)
 def _network_text(text: str) -> str:
     ip, prefix_length = _split(text)
     host_bits = ip.max_prefixlen - prefix_length

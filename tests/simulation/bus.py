@@ -143,12 +143,19 @@ class SimulatedBus(Bus):
     def _nobody(self, token: str, subject: str) -> None:
         future = self._waiting.get(token)
         if future is not None and not future.done():
-            self.process.call_soon(_expire, future, NoResponder(f"nobody answers {subject}"))
+            self._settle(_expire, future, NoResponder(f"nobody answers {subject}"))
+
+    def _settle(self, how: Callable[..., None], future: asyncio.Future[T], outcome: object) -> None:
+        """What waits for the future goes on in a step of its own anyhow."""
+        if self.process.is_stopped:
+            self.process.call_soon(how, future, outcome)
+        else:
+            how(future, outcome)
 
     def answered(self, token: str, message: Message) -> None:
         future = self._waiting.get(token)
         if future is not None:
-            self.process.call_soon(_give, future, message)
+            self._settle(_give, future, message)
 
     async def publish(  # type: ignore[override]
         self, subject: str, payload: bytes, headers: dict[str, str] | None = None, reply: str = ""
@@ -237,9 +244,9 @@ class SimulatedBus(Bus):
                 result = act()
             except BusError as error:
                 failure = error
-                self.hub.down(self.link, lambda: self.process.call_soon(_expire, future, failure))
+                self.hub.down(self.link, lambda: self._settle(_expire, future, failure))
             else:
-                self.hub.down(self.link, lambda: self.process.call_soon(_give, future, result))
+                self.hub.down(self.link, lambda: self._settle(_give, future, result))
 
         self.hub.up(self.link, there)
         timer = self.process.call_later(timeout_s, _expire, future, BusTimeout(f"no answer in {timeout_s} s"))
@@ -261,6 +268,10 @@ class SimulatedBus(Bus):
             )
 
         return await self.call(act)
+
+    async def settle(self, name: str) -> str:
+        await self.call(lambda: self.hub.stream(name))
+        return "the hub"
 
     async def append(
         self,

@@ -30,8 +30,8 @@ from tests.simulation.member import Agent, Allocator, Controller, Marks
 COMMANDS_MIN = 500
 FAULTS_MIN = 10
 NODES = ("n1", "n2", "n3")
-POD_SLOTS = 10
-CONTAINERS = 2
+POD_SLOTS = 18
+CONTAINERS = 3
 REST_S = 240.0
 STEPS_MAX = 3_000_000
 UNTIL_S = 3_000.0
@@ -73,7 +73,7 @@ class Cluster:
         self.nodes = NODES
         self.shims: dict[str, asyncio.Future[Message]] = {}
         self.dead: dict[str, None] = {}
-        self.pool_size = 12 + int(self.random.random() * 16)
+        self.pool_size = 18 + int(self.random.random() * 24)
         self.loses = self.random.random() < LOSING
         """Whether the hub may lose what it acknowledged."""
         self.checker = Checker(self.wire, self.hub, self._lives_since)
@@ -158,14 +158,14 @@ class Cluster:
         self.tell("rest")
         until_s = self.scheduler.now_s + REST_S
         held_back_s = self.scheduler.now_s + HELD_BACK_S
-        found: list[str] = ["not looked yet"]
-        while found and not self.wrong():
+        is_settled = False
+        while not is_settled and not self.wrong():
             await asyncio.sleep(0.5)
-            found = list(self.unsettled())
+            is_settled = next(iter(self.unsettled()), None) is None
             if self.scheduler.now_s > held_back_s and all(a.is_alive for a in self.agents.values()):
                 await self.kubelet.delete_held_back()
-            if found and self.scheduler.now_s > until_s:
-                for sentence in found:
+            if not is_settled and self.scheduler.now_s > until_s:
+                for sentence in self.unsettled():
                     self.checker.wrong(f"{REST_S:.0f} s after the last fault {sentence}")
         for sentence in audit(self.checker.state):
             self.checker.wrong(sentence)
@@ -221,7 +221,7 @@ class Cluster:
         if state.resting:
             yield f"{len(state.resting)} addresses rest"
         for leader in leaders:
-            memory = leader.replica._state
+            memory = leader.replica.state
             if memory.sequence == state.sequence and memory.holdings != state.holdings:
                 yield f"the memory of {leader.name} is not what the log says"
             yield from audit(memory)

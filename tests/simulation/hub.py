@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from random import Random
 from typing import Literal, Protocol
 
 import msgspec
 
 from shared.bus import ApiError, BusError, Message, StreamMessage, StreamMissing, WrongSequence
-from shared.subjects import StreamSpec
+from shared.subjects import STREAMS, StreamSpec
 from tests.simulation.loop import Scheduler
 
 DEDUPLICATE_S = 120.0
@@ -193,11 +194,7 @@ class Hub:
             raise StreamMissing(name) from None
 
     def stream_of(self, subject: str) -> Stream | None:
-        for stream in self.streams.values():
-            for pattern in stream.spec.subjects:
-                if fits(pattern, subject):
-                    return stream
-        return None
+        return self.streams.get(_stream_name(subject))
 
     def store(
         self,
@@ -313,6 +310,12 @@ def fits(pattern: str, subject: str) -> bool:
     if "*" not in pattern:
         return pattern in (subject, ">")
     return subject.count(".") == pattern.count(".") and fnmatchcase(subject, pattern)
+
+
+@lru_cache(4096)
+def _stream_name(subject: str) -> str:
+    specs = (spec for spec in STREAMS if any(fits(pattern, subject) for pattern in spec.subjects))
+    return next((spec.name for spec in specs), "")
 
 
 def view(stored: Stored, pending: int = 0) -> StreamMessage:

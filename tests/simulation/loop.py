@@ -20,6 +20,8 @@ from heapq import heapify, heappop, heappush
 from random import Random
 from typing import Any, TypeVar
 
+import msgspec
+
 T = TypeVar("T")
 
 STEP_S = 2e-6
@@ -32,22 +34,14 @@ class Stuck(Exception):
     """Nothing is ready and no timer runs, or the limits of the run are reached: the simulated cluster hangs."""
 
 
-class Handle:
-    __slots__ = ("args", "callback", "context", "due_s", "process")
+class Handle(msgspec.Struct, eq=False):
+    """A Struct because it is made in C: a run makes a hundred thousand."""
 
-    def __init__(
-        self,
-        process: Process,
-        callback: Callable[..., object],
-        args: tuple[Any, ...],
-        context: contextvars.Context | None,
-        due_s: float,
-    ) -> None:
-        self.process = process
-        self.callback: Callable[..., object] | None = callback
-        self.args = args
-        self.context = context
-        self.due_s = due_s
+    process: Process
+    callback: Callable[..., object] | None
+    args: tuple[Any, ...]
+    context: contextvars.Context | None
+    due_s: float
 
     def cancel(self) -> None:
         self.callback = None
@@ -72,6 +66,8 @@ class Scheduler:
         self.processes: list[Process] = []
         self._shuffled = shuffled
         self._ready: deque[Handle] = deque()
+        self.ready = self._ready.append
+        """Takes a callback that is due now."""
         self._timers: list[tuple[float, int, Handle]] = []
         self._timer_number = 0
 
@@ -80,30 +76,32 @@ class Scheduler:
         self.processes.append(process)
         return process
 
-    def ready(self, handle: Handle) -> None:
-        self._ready.append(handle)
-
     def at(self, handle: Handle) -> None:
-        self._timer_number += 1
-        heappush(self._timers, (handle.due_s, self._timer_number, handle))
+        self._timer_number = number = self._timer_number + 1
+        heappush(self._timers, (handle.due_s, number, handle))
 
     def run(self, main: asyncio.Task[T], *, until_s: float, steps_max: int) -> T:
         """Runs all processes until `main` is done. Raises Stuck, and what `main` raises."""
-        ready, timers, random = self._ready, self._timers, self.random.random
+        ready, timers, random, is_done = self._ready, self._timers, self.random.random, main.done
+        shuffled, take, set_running = self._shuffled, ready.popleft, events._set_running_loop
         current: Process | None = None
         sweep_at = 20_000
         try:
-            while not main.done():
+            while not is_done():
                 while timers and timers[0][0] <= self.now_s:
-                    ready.append(heappop(timers)[2])
+                    handle = heappop(timers)[2]
+                    if handle.callback is not None:
+                        ready.append(handle)
                 if not ready:
+                    while timers and timers[0][2].callback is None:
+                        heappop(timers)
                     if not timers:
                         raise Stuck("nothing is ready and no timer runs")
                     self.now_s = timers[0][0]
                     continue
-                if self._shuffled and len(ready) > 1:
+                if shuffled and len(ready) > 1:
                     ready.rotate(-int(random() * len(ready)))
-                handle = ready.popleft()
+                handle = take()
                 callback = handle.callback
                 if callback is None:
                     continue
@@ -115,7 +113,7 @@ class Scheduler:
                 self.now_s += STEP_S
                 if process is not current:
                     current = process
-                    events._set_running_loop(process)  # type: ignore[arg-type]
+                    set_running(process)  # type: ignore[arg-type]
                 try:
                     if handle.context is None:
                         callback(*handle.args)
@@ -150,6 +148,8 @@ class Process:
         self.is_alive = True
         self.is_stopped = False
         self._kept: list[Handle] = []
+        self._ready = scheduler.ready
+        self._at = scheduler.at
 
     # life and death
 
@@ -198,7 +198,7 @@ class Process:
     ) -> Handle:
         handle = Handle(self, callback, args, context, 0.0)
         if self.is_alive:
-            self.scheduler.ready(handle)
+            self._ready(handle)
         return handle
 
     call_soon_threadsafe = call_soon
@@ -210,7 +210,10 @@ class Process:
         *args: Any,
         context: contextvars.Context | None = None,
     ) -> Handle:
-        return self.call_at(self.scheduler.now_s + delay_s, callback, *args, context=context)
+        handle = Handle(self, callback, args, context, self.scheduler.now_s + delay_s)
+        if self.is_alive:
+            self._at(handle)
+        return handle
 
     def call_at(
         self,
@@ -221,7 +224,7 @@ class Process:
     ) -> Handle:
         handle = Handle(self, callback, args, context, when_s)
         if self.is_alive:
-            self.scheduler.at(handle)
+            self._at(handle)
         return handle
 
     def create_future(self) -> asyncio.Future[Any]:
