@@ -9,8 +9,9 @@ import sys
 
 import msgspec
 
+from services.bus.config import SYSTEM_USER, leaf_name
 from services.standalone.layout import Layout
-from services.standalone.natsconf import SYSTEM_USER, hub_config, leaf_config, leaf_name
+from services.standalone.natsconf import hub_config, leaf_config
 from services.standalone.system import LOOPBACK, Credentials, NodeSpec, Ports
 from shared.settings import (
     AgentSettings,

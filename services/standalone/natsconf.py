@@ -1,214 +1,59 @@
-"""The configurations of the NATS servers of a standalone system, generated from the table of subjects.
+"""The configurations of the NATS servers of a standalone system: where they listen, with the passwords of its credentials.
 
-Owns what the hub and the leaves allow. Must not know processes, files or how a password came to be.
-
-At the hub each node's link ends in an account of its own. A stream acknowledges a publish to whatever subject the publisher named
-for the answer, and no permission is asked (nats-server 2.15.1): in one account with the streams, a node that may publish a
-release could have its acknowledgement stored in the lease log. From a node's account nothing leads anywhere but through the
-imports and exports that are listed here.
-
-A nats-server configuration may be written as JSON, so a configuration here is one dictionary and its JSON.
+Must not know processes, files or what an identity may do.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from typing import Any
 from urllib.parse import quote
 
-from services.standalone.system import LOOPBACK, Credentials, NodeCredentials
-from shared.subjects import (
-    HUB_IDENTITIES,
-    LEAF_DENY,
-    STREAMS,
-    Permissions,
-    leaf_link,
-    node_identities,
-    token,
+from services.bus.config import (
+    hub_accounts,
+    leaf_accounts,
+    leaf_name,
+    leaf_remote,
+    limits,
+    link_user,
+    password_login,
+    render,
 )
-
-ACCOUNT = "ORB"
-SYSTEM_ACCOUNT = "SYS"
-SYSTEM_USER = "sys"
-
-MAX_PAYLOAD_BYTES = 1024 * 1024
-MAX_CONTROL_LINE_BYTES = 8 * 1024
-"""Longest subject plus reply: a node name of 253 bytes can take 759 as a token; the server's default is 4 KiB."""
-PING_INTERVAL = "20s"
-WRITE_DEADLINE = "5s"
-"""A client that reads nothing for so long is cut off instead of holding everybody's messages in memory."""
-
-LINKS_MAX = 4
-"""Of one node at a time: a leaf that comes back may meet what is left of itself, and more is nobody's need."""
-LINK_SUBSCRIPTIONS_MAX = 10_000
-
-Config = dict[str, Any]
-
-
-def link_user(node: str) -> str:
-    """The hub's user for the leaf link of one node."""
-    return f"leaf-{token(node)}"
-
-
-def node_account(node: str) -> str:
-    """The hub's account in which the link of one node ends."""
-    return f"NODE-{token(node)}"
-
-
-def hub_name() -> str:
-    return "hub"
-
-
-def leaf_name(node: str) -> str:
-    """The leaf's server name, by which the hub lists its link."""
-    return f"leaf-{token(node)}"
+from services.standalone.system import LOOPBACK, Credentials, NodeCredentials
 
 
 def hub_config(
     *, client_port: int, leafnodes_port: int, store: str, credentials: Credentials, nodes: tuple[str, ...]
 ) -> str:
-    """The hub: JetStream with fsync before every acknowledgement, one user an identity and one a node's leaf link.
-
-    No user may both be a client and open a leaf link: a link's permissions are judged for links only.
-    """
-    users = [
-        _user(identity, credentials.hub[identity], permissions, "STANDARD")
-        for identity, permissions in HUB_IDENTITIES.items()
-    ]
-    return _render(
+    """The hub: JetStream with fsync before every acknowledgement, one user an identity and one a node's leaf link."""
+    return render(
         {
-            "server_name": hub_name(),
+            "server_name": "hub",
             "listen": f"{LOOPBACK}:{client_port}",
-            **_limits(),
+            **limits(),
             "jetstream": {"store_dir": store, "sync_interval": "always"},
             "leafnodes": {"listen": f"{LOOPBACK}:{leafnodes_port}"},
-            "accounts": {
-                ACCOUNT: {"jetstream": "enabled", "users": users, **_services_side(nodes)},
-                **{node_account(node): _node_side(node, credentials.nodes[node].link) for node in nodes},
-                SYSTEM_ACCOUNT: {
-                    "users": [
-                        {
-                            "user": SYSTEM_USER,
-                            "password": credentials.system,
-                            "allowed_connection_types": ["STANDARD"],
-                        }
-                    ]
-                },
-            },
-            "system_account": SYSTEM_ACCOUNT,
+            **hub_accounts(
+                users=credentials.hub,
+                system=credentials.system,
+                links={node: [password_login(node, credentials.nodes[node].link)] for node in nodes},
+            ),
         }
     )
 
 
 def leaf_config(*, node: str, client_port: int, hub_leafnodes_port: int, credentials: NodeCredentials) -> str:
-    """One node's leaf: its local users, and the link to the hub that never carries the shim's subjects."""
-    passwords: Mapping[str, str] = {
-        "agent": credentials.agent,
-        "rdma": credentials.rdma,
-        "shim": credentials.shim,
-    }
-    users = [
-        _user(identity, passwords[identity], permissions, "STANDARD")
-        for identity, permissions in node_identities(node).items()
-    ]
+    """One node's leaf: its local users, and the link to the hub."""
     login = f"{quote(link_user(node), safe='')}:{quote(credentials.link, safe='')}"
-    return _render(
+    return render(
         {
             "server_name": leaf_name(node),
             "listen": f"{LOOPBACK}:{client_port}",
-            **_limits(),
+            **limits(),
             "leafnodes": {
                 "reconnect": "200ms",
-                "remotes": [
-                    {
-                        "urls": [f"nats://{login}@{LOOPBACK}:{hub_leafnodes_port}"],
-                        "account": ACCOUNT,
-                        "deny_imports": list(LEAF_DENY),
-                        "deny_exports": list(LEAF_DENY),
-                    }
-                ],
+                "remotes": [leaf_remote([f"nats://{login}@{LOOPBACK}:{hub_leafnodes_port}"])],
             },
-            "accounts": {ACCOUNT: {"users": users}},
+            **leaf_accounts(
+                node, {"agent": credentials.agent, "rdma": credentials.rdma, "shim": credentials.shim}
+            ),
         }
     )
-
-
-def _services_side(nodes: tuple[str, ...]) -> Config:
-    """What the account of the services takes from the nodes' accounts and gives to them; the mirror of `_node_side`."""
-    allowed: dict[tuple[str, str], list[str]] = {}
-    imports: list[Config] = []
-    for node in nodes:
-        account, link = node_account(node), leaf_link(node)
-        for subject in link.subscribe:
-            allowed.setdefault(("stream", subject), []).append(account)
-        for subject in link.publish:
-            if _is_stored(subject):
-                allowed.setdefault(("service", subject), []).append(account)
-            else:
-                imports.append({"stream": {"account": account, "subject": subject}})
-    exports = [{kind: subject, "accounts": accounts} for (kind, subject), accounts in allowed.items()]
-    return {"exports": exports, "imports": imports}
-
-
-def _node_side(node: str, password: str) -> Config:
-    """The account of one node's link. What a stream stores crosses as a service, so that the acknowledgement comes back into this
-    account; all else as a stream, so that the leaf knows whether anybody listens and says "no responders" at once."""
-    link = leaf_link(node)
-    exports: list[Config] = []
-    imports: list[Config] = [
-        {"stream": {"account": ACCOUNT, "subject": subject}} for subject in link.subscribe
-    ]
-    for subject in link.publish:
-        if _is_stored(subject):
-            imports.append({"service": {"account": ACCOUNT, "subject": subject}})
-        else:
-            exports.append({"stream": subject, "accounts": [ACCOUNT]})
-    return {
-        "limits": {"max_leafnodes": LINKS_MAX, "max_subscriptions": LINK_SUBSCRIPTIONS_MAX},
-        "users": [_user(link_user(node), password, link, "LEAFNODE")],
-        "exports": exports,
-        "imports": imports,
-    }
-
-
-def _is_stored(subject: str) -> bool:
-    """Does a stream take what is published on it?"""
-    return any(_covers(pattern, subject) for spec in STREAMS for pattern in spec.subjects)
-
-
-def _covers(pattern: str, subject: str) -> bool:
-    wanted, found = pattern.split("."), subject.split(".")
-    if wanted[-1] == ">":
-        wanted, found = wanted[:-1], found[: len(wanted) - 1]
-    return len(wanted) == len(found) and all(w in ("*", f) for w, f in zip(wanted, found, strict=True))
-
-
-def _limits() -> Config:
-    return {
-        "max_payload": MAX_PAYLOAD_BYTES,
-        "max_control_line": MAX_CONTROL_LINE_BYTES,
-        "write_deadline": WRITE_DEADLINE,
-        "ping_interval": PING_INTERVAL,
-        "logtime_utc": True,
-    }
-
-
-def _user(name: str, password: str, permissions: Permissions, connection_type: str) -> Config:
-    allowed: Config = {
-        "publish": {"allow": list(permissions.publish)},
-        "subscribe": {"allow": list(permissions.subscribe)},
-    }
-    if permissions.responds_s > 0:
-        allowed["allow_responses"] = {"max": 1, "expires": f"{permissions.responds_s:g}s"}
-    return {
-        "user": name,
-        "password": password,
-        "permissions": allowed,
-        "allowed_connection_types": [connection_type],
-    }
-
-
-def _render(config: Config) -> str:
-    # Not ASCII-escaped: nats-server's parser does not know JSON's \u.
-    return json.dumps(config, indent=2, ensure_ascii=False) + "\n"

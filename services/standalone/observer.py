@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
+from services.bus.config import leaf_name
 from services.standalone.assembly import HUB, system_bus, tools_bus
-from services.standalone.natsconf import leaf_name
 from services.standalone.process import is_alive
 from services.standalone.system import Credentials, ServiceEntry, SystemFile
 from shared.bus import Bus, BusError

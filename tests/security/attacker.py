@@ -17,9 +17,9 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+from services.bus.config import link_user
 from services.standalone.app import nats_server_binary
 from services.standalone.assembly import hub_bus, system_bus, tools_bus
-from services.standalone.natsconf import link_user
 from services.standalone.ports import choose_ports
 from services.standalone.state import read_credentials, read_system
 from services.standalone.system import LOOPBACK, ProcessMark

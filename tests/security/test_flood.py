@@ -8,7 +8,7 @@ import json
 import secrets
 from pathlib import Path
 
-from services.standalone.natsconf import LINKS_MAX
+from services.bus.config import LINKS_MAX
 from shared import subjects
 from shared.settings import BusSettings
 from shared.subjects import STREAMS

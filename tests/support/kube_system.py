@@ -19,12 +19,14 @@ from typing import Any, Self
 import msgspec
 
 from cni.install import default_conflist, install
-from services.standalone.natsconf import SYSTEM_USER, hub_config, leaf_config
+from services.bus.config import SYSTEM_USER
+from services.standalone.natsconf import hub_config, leaf_config
 from services.standalone.system import LOOPBACK, complete_credentials
 from shared import settings, subjects
 from tests.support.kube_cluster import Cluster, await_true
 from tests.support.kube_node import Node
 from tests.support.kube_process import Program
+from tests.support.kube_question import Questions
 from tests.support.nats import BINARY as NATS_SERVER
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +51,7 @@ class System:
         self.controller = self._service("controller", "controller-0", self._controller_settings())
         self.leaves = {node.name: self._leaf(node) for node in cluster.nodes}
         self.agents = {node.name: self._agent(node) for node in cluster.nodes}
+        self.ask = Questions(self.tools_bus, self._names)
 
     def __enter__(self) -> Self:
         try:

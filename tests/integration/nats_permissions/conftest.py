@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
+from services.bus.config import leaf_name, link_user
 from services.standalone.app import nats_server_binary
 from services.standalone.assembly import hub_bus, system_bus, tools_bus
-from services.standalone.natsconf import hub_config, leaf_config, leaf_name, link_user
+from services.standalone.natsconf import hub_config, leaf_config
 from services.standalone.ports import choose_ports
 from services.standalone.system import LOOPBACK, Ports, complete_credentials
 from shared.bus import Bus, BusError

@@ -8,7 +8,7 @@ import json
 import msgspec
 import pytest
 
-from services.standalone.natsconf import link_user
+from services.bus.config import link_user
 from shared.bus import Bus, BusDenied, BusError, Message
 from shared.settings import BusSettings
 from shared.subjects import (
