@@ -38,6 +38,8 @@ WORK_ACK_WAIT_S = 2.0
 """What a leader that was killed had taken comes again after so long; twice is harmless."""
 _STREAM_NOT_FOUND = 10059
 _NO_MESSAGE = 10037
+_NO_SUBJECT = "orb.none"
+"""Nothing is ever stored on it."""
 _WRONG_LAST = {10071, 10164}
 """10071 wrong last sequence; 10164 the same for a subject (nats-server errors.json)."""
 
@@ -82,6 +84,21 @@ def stream_config(spec: StreamSpec, replicas: int) -> dict[str, Any]:
     return config
 
 
+def acknowledged_sequence(subject: str, answer: bytes) -> int:
+    """What an append was answered: its sequence. Pure. Raises WrongSequence, ApiError, or UnknownOutcome for what is no answer."""
+    try:
+        decoded: dict[str, Any] = msgspec.json.decode(answer)
+    except msgspec.MsgspecError:
+        raise UnknownOutcome(f"{subject}: an acknowledgement that is not JSON") from None
+    error = decoded.get("error")
+    if error is None:
+        return int(decoded["seq"])
+    code = int(error.get("err_code", 0))
+    if code in _WRONG_LAST:
+        raise WrongSequence(str(error.get("description", "")))
+    raise ApiError(code, str(error.get("description", "")))
+
+
 class JetStream:
     """JetStream as one identity may use it."""
 
@@ -123,6 +140,26 @@ class JetStream:
             messages=state["messages"], first_sequence=state["first_seq"], last_sequence=state["last_seq"]
         )
 
+    async def settle(self, name: str) -> str:
+        """Returns when the stream's leader has applied all that was acknowledged before; the name of its leadership.
+
+        A member that was just elected answers from what it has applied so far, which lacks what the one before acknowledged last.
+        A purge that takes nothing away is ordered behind all of it (nats-server 2.15, jsClusteredStreamPurgeRequest). What two
+        calls with the same answer enclose was read from that leader. Raises BusTimeout while leaders change, and as `api`.
+        """
+        before = await self._leadership(name)
+        await self.purge(name, subject=_NO_SUBJECT, up_to_sequence=1)
+        after = await self._leadership(name)
+        if before != after:
+            raise BusTimeout(f"stream {name} has another leader now")
+        return after
+
+    async def _leadership(self, name: str) -> str:
+        cluster: dict[str, Any] = (await self.api(f"STREAM.INFO.{name}")).get("cluster") or {}
+        if cluster and not cluster.get("leader"):
+            raise BusTimeout(f"stream {name} has no leader now")
+        return f"{cluster.get('leader', '')} since {cluster.get('leader_since', '')}"
+
     async def append(
         self,
         subject: str,
@@ -153,17 +190,7 @@ class JetStream:
             answer = await self._connection.request(subject, payload, timeout_s, sent or None)
         except BusTimeout as error:
             raise UnknownOutcome(str(error)) from None
-        try:
-            decoded: dict[str, Any] = msgspec.json.decode(answer.data)
-        except msgspec.MsgspecError:
-            raise UnknownOutcome(f"{subject}: an acknowledgement that is not JSON") from None
-        error = decoded.get("error")
-        if error is None:
-            return int(decoded["seq"])
-        code = int(error.get("err_code", 0))
-        if code in _WRONG_LAST:
-            raise WrongSequence(str(error.get("description", "")))
-        raise ApiError(code, str(error.get("description", "")))
+        return acknowledged_sequence(subject, answer.data)
 
     async def get_message(self, stream: str, sequence: int) -> StreamMessage | None:
         """One message by its sequence from the stream's leader, or None if there is none."""
