@@ -11,6 +11,9 @@ from collections.abc import Set
 import msgspec
 
 from services.allocator.facts import Facts
+from services.allocator.inherit import given_up, inherit, is_detached, moved_of, predecessor
+from services.allocator.owner import is_static, is_wanted
+from services.allocator.pod import KnownPod
 from services.allocator.state import HeldInterface, Holding, State
 from shared import limits
 from shared.contracts.ipam import Allocate, Grant, InterfaceRequest, Release, Route
@@ -71,13 +74,22 @@ def decide_allocate(
     if isinstance(requests, Refusal):
         return Rejected(requests)
     holding = state.holdings.get(identity.owner)
+    former = predecessor(state, facts, identity.pod) if holding is None else None
+    holding = former or holding
     requested = tuple(request.ifname for request in requests)
     held: frozenset[str] = frozenset(holding.interfaces) if holding is not None else frozenset()
     refusal = check_annotations(identity.pod, {*requested, *held})
     if refusal is not None:
         return Rejected(refusal)
+    moved = moved_of(facts, identity.pod, requests, holding, is_new=former is not None)
+    if isinstance(moved, Refusal):
+        return Rejected(moved)
+    held -= moved
     events: list[LeaseEvent] = []
-    if holding is not None and holding.container_id != command.container_id:
+    if former is not None:
+        generation = state.generation + 1
+        events += inherit(former, identity.owner, command, generation, requested, moved)
+    elif holding is not None and holding.container_id != command.container_id:
         generation = state.generation + 1
         events.append(
             LeasesRebound(
@@ -97,6 +109,8 @@ def decide_allocate(
         ]
         events += confirmed
         generation = max([state.generation, *(event.generation for event in confirmed)])
+    if moved and holding is not None:
+        events.append(given_up(holding, identity.owner, moved))
     missing = tuple(request for request in requests if request.ifname not in held)
     if missing and (unsafe := state.unsafe()):
         return _no("log_unsafe", _why_unsafe(unsafe))
@@ -186,7 +200,7 @@ class Identity(msgspec.Struct, frozen=True):
     """Who asks: the owner of the leases, and the pod if one stands behind it."""
 
     owner: str
-    pod: PodFact | None
+    pod: KnownPod | None
 
 
 def identify(facts: Facts, command: Allocate, *, asked: bool) -> Identity | Rejected | AskFacts:
@@ -362,7 +376,7 @@ def decide_release(
         if not named:
             continue
         rest_until_ns = _rest_until(command, now_ns)
-        if not is_alive(state, facts, holding) and (facts_are_whole or not holding.namespace):
+        if not is_kept(state, facts, holding) and (facts_are_whole or not holding.namespace):
             events.append(_released(holding, named, command.reason, rest_until_ns, now_ns))
             continue
         events += [
@@ -418,7 +432,9 @@ def _released(
 
 
 def decide_collect(state: State, facts: Facts, namespace: str, name: str, now_ns: int) -> Accepted:
-    """A pod's facts changed: what its dead owners hold is released where every attachment was detached already.
+    """A pod's facts changed, or its StatefulSet's: what its dead owners hold is released where every attachment was detached already,
+    unless it waits for the next pod of its stable identity. This ends a release that was heard while the pod lived, so no switch
+    of collection is asked.
 
     An attachment that no DEL was heard of stays until its node detaches it.
     """
@@ -426,28 +442,31 @@ def decide_collect(state: State, facts: Facts, namespace: str, name: str, now_ns
         tuple(
             _released(holding, tuple(holding.interfaces), "pod gone", 0, now_ns)
             for holding in state.holdings_of_pod(namespace, name)
-            if _is_detached(holding) and not is_alive(state, facts, holding)
+            if is_detached(holding) and not is_kept(state, facts, holding)
         )
     )
 
 
 def decide_succession(state: State, facts: Facts, command: Allocate, now_ns: int) -> Accepted:
-    """A pod whose object has no UID takes the caller's: what it left detached under another UID is released before it attaches."""
+    """A pod whose object has no UID takes the caller's: what it left detached under another UID is released before it attaches, unless
+    it inherits it."""
     pod = facts.pods.get((command.pod_namespace, command.pod_name))
-    if pod is None or pod.uid or pod.dead or (pod.node and pod.node != command.node) or not command.pod_uid:
+    if (
+        pod is None
+        or is_static(facts, pod)
+        or pod.uid
+        or pod.dead
+        or (pod.node and pod.node != command.node)
+        or not command.pod_uid
+    ):
         return Accepted(())
     return Accepted(
         tuple(
             _released(holding, tuple(holding.interfaces), "pod replaced", 0, now_ns)
             for holding in state.holdings_of_pod(command.pod_namespace, command.pod_name)
-            if holding.owner != command.pod_uid and _is_detached(holding)
+            if holding.owner != command.pod_uid and is_detached(holding)
         )
     )
-
-
-def _is_detached(holding: Holding) -> bool:
-    held = holding.interfaces.values()
-    return any(one.detached for one in held) and all(one.is_over for one in held)
 
 
 def is_alive(state: State, facts: Facts, holding: Holding) -> bool:
@@ -462,9 +481,23 @@ def is_alive(state: State, facts: Facts, holding: Holding) -> bool:
         return False
     if pod.uid:
         return True
+    return _is_newest(state, holding)
+
+
+def is_kept(state: State, facts: Facts, holding: Holding) -> bool:
+    """Whether a DEL leaves the addresses with their owner: its pod lives, or a StatefulSet wants the next of its name, which has not
+    come up yet and will inherit them."""
+    if is_alive(state, facts, holding):
+        return True
+    if not holding.namespace or not is_wanted(facts, holding.namespace, holding.name):
+        return False
+    pod = facts.pods.get((holding.namespace, holding.name))
+    if pod is None or facts.pod_of_owner(holding.namespace, holding.name, holding.owner) is pod:
+        return _is_newest(state, holding)
+    return not pod.has_addresses and _is_newest(state, holding)
+
+
+def _is_newest(state: State, holding: Holding) -> bool:
+    """Only the last of a name is inherited."""
     same_name = state.holdings_of_pod(holding.namespace, holding.name)
-    return len(same_name) == 1 or _last_generation(holding) == max(map(_last_generation, same_name))
-
-
-def _last_generation(holding: Holding) -> int:
-    return max(held.generation for held in holding.interfaces.values())
+    return holding.generation == max(one.generation for one in same_name)

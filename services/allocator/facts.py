@@ -10,6 +10,8 @@ from typing import TypeVar
 
 import msgspec
 
+from services.allocator.owner import StatefulSetFact, stateful_set_fact
+from services.allocator.pod import KnownPod, known_pod
 from services.allocator.pool_index import PoolSpace
 from shared.contracts.facts import Fact, FactsSynced, ObjectFact, ObjectGone
 from shared.manifests.annotations import CR_NAME
@@ -18,32 +20,23 @@ from shared.manifests.meta import Object
 from shared.manifests.network import SpiderMultusConfig
 from shared.manifests.problem import Invalid
 from shared.manifests.settings import Settings, settings_of
-from shared.manifests.workload import ConfigMap, Namespace, Node, Pod
+from shared.manifests.workload import ConfigMap, Namespace, Node, Pod, Workload
 from shared.net.ranges import IntervalSet, parse_address
-from shared.selection.cluster import NetworkFact, PodFact, PoolFact, network_fact, pool_fact
+from shared.selection.cluster import NetworkFact, PoolFact, network_fact, pool_fact
 
 SETTINGS_NAME = "spiderpool-conf"
 T = TypeVar("T", bound=Object)
 
 
 class Changes(msgspec.Struct, kw_only=True):
-    """What a fact touched: pools whose free space must be made anew, pods (`ns`, `name`), and whether nodes came or went."""
+    """What a fact touched: pools whose free space must be made anew, pods and StatefulSets (`ns`, `name`), nodes that came, went or
+    are otherwise than before, and whether the settings are."""
 
     pools: set[str] = msgspec.field(default_factory=lambda: set[str]())
     pods: set[tuple[str, str]] = msgspec.field(default_factory=lambda: set[tuple[str, str]]())
-    nodes: bool = False
-
-
-def why_dead(pod: Pod) -> str:
-    """Spec of the reference, "alive": not terminating, not finished for good, not evicted."""
-    phase, policy = pod.status.phase, pod.spec.restart_policy
-    if pod.metadata.terminating:
-        return "it is terminating"
-    if phase == "Succeeded" and policy != "Always":
-        return "it has succeeded"
-    if phase == "Failed" and (policy == "Never" or pod.status.reason == "Evicted"):
-        return "it was evicted" if pod.status.reason == "Evicted" else "it has failed"
-    return ""
+    stateful_sets: set[tuple[str, str]] = msgspec.field(default_factory=lambda: set[tuple[str, str]]())
+    nodes: set[str] = msgspec.field(default_factory=lambda: set[str]())
+    settings: bool = False
 
 
 class Facts:
@@ -56,7 +49,8 @@ class Facts:
         self.namespaces: dict[str, Namespace] = {}
         self.nodes: dict[str, Node] = {}
         self.departed: set[str] = set()
-        self.pods: dict[tuple[str, str], PodFact] = {}
+        self.pods: dict[tuple[str, str], KnownPod] = {}
+        self.stateful_sets: dict[tuple[str, str], StatefulSetFact] = {}
         self.networks: dict[str, NetworkFact] = {}
         self.settings = Settings()
         self.installation_namespace = "kube-system"
@@ -91,11 +85,15 @@ class Facts:
             case "Node":
                 self._keep(self.nodes, fact.name, None if gone else fact, Node)
                 (self.departed.add if gone else self.departed.discard)(fact.name)
-                changes.nodes = True
+                changes.nodes.add(fact.name)
+            case "StatefulSet":
+                self._stateful_set(fact.namespace, fact.name, None if gone else fact)
+                changes.stateful_sets.add((fact.namespace, fact.name))
             case "SpiderMultusConfig":
                 self._network(fact.namespace, fact.name, None if gone else fact)
             case "ConfigMap" if fact.name == SETTINGS_NAME:
                 self._configure(fact.namespace, None if gone else fact)
+                changes.settings = True
             case _:
                 pass
         return changes
@@ -139,7 +137,15 @@ class Facts:
         if manifest is None:
             self.pods.pop((namespace, name), None)
         else:
-            self.pods[namespace, name] = pod_fact(namespace, name, manifest)
+            self.pods[namespace, name] = known_pod(namespace, name, manifest)
+
+    def _stateful_set(self, namespace: str, name: str, fact: ObjectFact | None) -> None:
+        """Only that of Kubernetes itself: others share the name of the kind."""
+        manifest = _read(fact, Workload)
+        if fact is None or manifest is None or not fact.api_version.startswith("apps/"):
+            self.stateful_sets.pop((namespace, name), None)
+        else:
+            self.stateful_sets[namespace, name] = stateful_set_fact(manifest)
 
     def _network(self, namespace: str, name: str, fact: ObjectFact | None) -> None:
         """`networks` goes by the name under which pods know a network, which may be another than its object's."""
@@ -183,27 +189,12 @@ class Facts:
             holes += [(pool.subnet.first, pool.subnet.first), (pool.subnet.last, pool.subnet.last)]
         return PoolSpace(pool.subnet, pool.total.subtract(IntervalSet(holes)))
 
-    def pod_of_owner(self, namespace: str, name: str, owner: str) -> PodFact | None:
+    def pod_of_owner(self, namespace: str, name: str, owner: str) -> KnownPod | None:
         """The pod of that name if it is the owner: same UID, a UID that is not known, or the static pod's configuration hash."""
         pod = self.pods.get((namespace, name))
         if pod is not None and pod.uid and owner not in (pod.uid, pod.config_hash, f"pod:{namespace}/{name}"):
             return None
         return pod
-
-
-def pod_fact(namespace: str, name: str, manifest: Pod) -> PodFact:
-    meta = manifest.metadata
-    return PodFact(
-        namespace=namespace,
-        name=name,
-        uid=meta.uid,
-        node=manifest.spec.node_name,
-        labels=meta.labels,
-        annotations=meta.annotations,
-        dead=why_dead(manifest),
-        controlled=meta.controller is not None,
-        config_hash=meta.annotations.get("kubernetes.io/config.hash", ""),
-    )
 
 
 def _read(fact: ObjectFact | None, kind: type[T]) -> T | None:

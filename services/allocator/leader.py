@@ -163,6 +163,12 @@ class Leader:
         self._changed_pods[namespace, name] = None
         self._wake.set()
 
+    def stateful_set_changed(self, namespace: str, name: str) -> None:
+        """What waits for its pods may wait for nobody any more."""
+        for pod in self.state.pods_of_set(namespace, name):
+            self._changed_pods[namespace, pod] = None
+        self._wake.set()
+
     async def run(self) -> None:
         """Decides and appends for ever."""
         for number, holding in enumerate(self.state.holdings.values(), 1):

@@ -12,17 +12,21 @@ from typing import assert_never
 
 import msgspec
 
+from services.allocator.owner import ordinal_of
 from services.allocator.past import Former, Past
 from services.allocator.pool_index import PoolIndex, PoolSpace
 from shared.contracts.ipam import Mark
 from shared.contracts.lease import (
     AddressesQuarantined,
+    AdoptionEnded,
     AttachConfirmed,
     AttachmentDetached,
     AttemptVoided,
     LeaseEvent,
     LeaseItem,
+    LeasesAdopted,
     LeasesAllocated,
+    LeasesInherited,
     LeasesRebound,
     LeasesReleased,
     LogRebuilt,
@@ -68,7 +72,8 @@ class HeldInterface(msgspec.Struct, gc=False):
     """`gc=False` as in all of a lease: there is no cycle, and a collector that looks through a million of them halts everything.
 
     `attached`: an attach of it was answered, the last by `attempt`; `detached`: a DEL of it was heard while the pod lives;
-    then its addresses rest until `rest_until_ns` whoever they go to."""
+    then its addresses rest until `rest_until_ns` whoever they go to. `inherited`: of a pod of the same stable identity, and not
+    asked for by the present one yet; `adopted`: another IPAM gave it, and no agent of ours has attached it."""
 
     generation: int
     leases: list[Lease]
@@ -77,10 +82,12 @@ class HeldInterface(msgspec.Struct, gc=False):
     clean_gateway: bool = False
     rest_until_ns: int = 0
     attempt: str = ""
+    inherited: bool = False
+    adopted: bool = False
 
     @property
     def is_over(self) -> bool:
-        """Nothing on the node has it any more, as far as is known."""
+        """Nothing that an agent of ours attached has it any more, as far as is known."""
         return self.detached or not self.attached
 
 
@@ -94,6 +101,15 @@ class Holding(msgspec.Struct, gc=False):
     container_id: str
     attempt: str
     interfaces: dict[str, HeldInterface]
+
+    @property
+    def generation(self) -> int:
+        """The highest of its interfaces'."""
+        return max(held.generation for held in self.interfaces.values())
+
+    @property
+    def is_over(self) -> bool:
+        return all(held.is_over for held in self.interfaces.values())
 
 
 class Resting(Seat, gc=False):
@@ -126,6 +142,7 @@ class Snapshot(msgspec.Struct, kw_only=True, tag="allocator.snapshot.1"):
     lost: str = ""
     epoch: int = 0
     past: list[Former] = []
+    adoption_open: bool = False
 
 
 class State:
@@ -151,11 +168,14 @@ class State:
         self.complete = True
         self.lost = ""
         self.epoch = 0
+        self.adoption_open = True
+        """Nothing was ever given in this log, and what another IPAM gave may still be told."""
         self.recent: dict[int, bytes] = {}
         self.past = Past()
         self.pools = PoolIndex()
         self._by_container: dict[str, tuple[str, ...]] = {}
         self._by_pod: dict[tuple[str, str], set[str]] = {}
+        self._by_set: dict[tuple[str, str], set[str]] = {}
         self._by_node: dict[str, dict[str, Holding]] = {}
         self._wake: list[tuple[int, int, int]] = []
 
@@ -173,6 +193,10 @@ class State:
 
     def holdings_of_pod(self, namespace: str, name: str) -> list[Holding]:
         return [self.holdings[owner] for owner in sorted(self._by_pod.get((namespace, name), ()))]
+
+    def pods_of_set(self, namespace: str, stateful_set: str) -> list[str]:
+        """The names of pods that hold something and that a StatefulSet of this name would make."""
+        return sorted(self._by_set.get((namespace, stateful_set), ()))
 
     def holdings_of_node(self, node: str) -> list[Holding]:
         return list(self._by_node.get(node, {}).values())
@@ -231,6 +255,12 @@ class State:
                 self._confirmed(event)
             case LeasesRebound():
                 self._rebound(event)
+            case LeasesInherited():
+                self._inherited(event)
+            case LeasesAdopted():
+                self._adopted(event)
+            case AdoptionEnded():
+                self.adoption_open = False
             case AttachmentDetached():
                 holding = self.holdings.get(event.owner)
                 held = holding.interfaces.get(event.ifname) if holding else None
@@ -249,7 +279,7 @@ class State:
             case LogRebuilt():
                 self.generation = max(self.generation, event.generation)
                 self.silent, self.complete, self.lost = set(event.silent), event.complete, event.lost
-                self.epoch = event.epoch
+                self.epoch, self.adoption_open = event.epoch, False
             case NodeReported():
                 self.silent.discard(event.node)
             case NodeDeparted():
@@ -285,10 +315,8 @@ class State:
                 attempt=event.attempt,
                 interfaces={},
             )
-            self.holdings[event.owner] = holding
-            self._enter(holding)
-            if event.pod_namespace:
-                self._by_pod.setdefault((event.pod_namespace, event.pod_name), set()).add(event.owner)
+            self._add(holding)
+        self.adoption_open = False
         self._seat(holding, event.node, event.container_id, event.attempt)
         self.generation = max(self.generation, event.generation)
         for item in event.items:
@@ -297,6 +325,74 @@ class State:
             held = holding.interfaces.get(ifname)
             if held is not None:
                 held.attached, held.attempt = True, event.attempt
+
+    def _add(self, holding: Holding) -> None:
+        self.holdings[holding.owner] = holding
+        self._enter(holding)
+        if holding.namespace:
+            self._by_pod.setdefault((holding.namespace, holding.name), set()).add(holding.owner)
+            if (identity := ordinal_of(holding.name)) is not None:
+                self._by_set.setdefault((holding.namespace, identity[0]), set()).add(holding.name)
+
+    def _remove(self, holding: Holding) -> None:
+        del self.holdings[holding.owner]
+        self._leave(holding)
+        owners = self._by_pod.get((holding.namespace, holding.name))
+        if owners is not None:
+            owners.discard(holding.owner)
+            if not owners:
+                del self._by_pod[holding.namespace, holding.name]
+                self._leave_set(holding)
+
+    def _leave_set(self, holding: Holding) -> None:
+        identity = ordinal_of(holding.name)
+        if identity is not None:
+            names = self._by_set[holding.namespace, identity[0]]
+            names.discard(holding.name)
+            if not names:
+                del self._by_set[holding.namespace, identity[0]]
+
+    def _inherited(self, event: LeasesInherited) -> None:
+        holding = self.holdings.get(event.owner)
+        if holding is None or event.heir in self.holdings:
+            return
+        self._remove(holding)
+        holding.owner, holding.attempt = event.heir, event.attempt
+        holding.node, holding.container_id = event.node, event.container_id
+        self._add(holding)
+        self.generation = max(self.generation, event.generation)
+        for ifname, held in holding.interfaces.items():
+            is_attached = ifname in event.attached
+            holding.interfaces[ifname] = HeldInterface(
+                generation=event.generation,
+                leases=held.leases,
+                attached=is_attached,
+                clean_gateway=held.clean_gateway,
+                attempt=event.attempt if is_attached else "",
+                inherited=not is_attached,
+            )
+            for lease in held.leases:
+                self.taken[lease.family][lease.address] = event.heir
+
+    def _adopted(self, event: LeasesAdopted) -> None:
+        holding = self.holdings.get(event.owner)
+        if holding is None:
+            holding = Holding(
+                owner=event.owner,
+                namespace=event.pod_namespace,
+                name=event.pod_name,
+                node=event.node,
+                container_id="",
+                attempt="",
+                interfaces={},
+            )
+            self._add(holding)
+        elif event.node and not holding.node:
+            self._seat(holding, event.node, holding.container_id, holding.attempt)
+        self.generation = max(self.generation, event.generation)
+        for item in event.items:
+            self._hold(holding, item, event.generation)
+            holding.interfaces[item.ifname].adopted = True
 
     def _hold(self, holding: Holding, item: LeaseItem, generation: int) -> None:
         family, address = parse_address(item.address)
@@ -339,6 +435,7 @@ class State:
         held = holding.interfaces.get(event.ifname) if holding else None
         if holding is not None and held is not None and holding.container_id == event.container_id:
             held.attached, held.detached, held.rest_until_ns = True, False, 0
+            held.inherited = held.adopted = False
             holding.attempt = held.attempt = event.attempt
             if event.generation:
                 held.generation = event.generation
@@ -355,6 +452,8 @@ class State:
             held.attached = ifname in event.attached
             held.attempt = event.attempt if held.attached else ""
             held.detached, held.rest_until_ns = False, 0
+            held.inherited = held.inherited and not held.attached
+            held.adopted = held.adopted and not held.attached
 
     def _released(self, event: LeasesReleased) -> None:
         holding = self.holdings.get(event.owner)
@@ -376,13 +475,7 @@ class State:
                 )
                 self.past.remember(former)
         if not holding.interfaces:
-            del self.holdings[event.owner]
-            self._leave(holding)
-            owners = self._by_pod.get((holding.namespace, holding.name))
-            if owners is not None:
-                owners.discard(event.owner)
-                if not owners:
-                    del self._by_pod[holding.namespace, holding.name]
+            self._remove(holding)
 
     def _give_back(self, lease: Lease, rest_until_ns: int) -> None:
         del self.taken[lease.family][lease.address]
@@ -449,6 +542,7 @@ class State:
             lost=self.lost,
             epoch=self.epoch,
             past=self.past.all(),
+            adoption_open=self.adoption_open,
         )
 
     @classmethod
@@ -459,10 +553,7 @@ class State:
         state.generation = snapshot.generation
         state.voided = dict(snapshot.voided)
         for holding in snapshot.holdings:
-            state.holdings[holding.owner] = holding
-            state._enter(holding)
-            if holding.namespace:
-                state._by_pod.setdefault((holding.namespace, holding.name), set()).add(holding.owner)
+            state._add(holding)
             for held in holding.interfaces.values():
                 for lease in held.leases:
                     state.taken[lease.family][lease.address] = holding.owner
@@ -470,7 +561,7 @@ class State:
         for kept in snapshot.quarantine:
             state.quarantine[kept.family, kept.address] = kept
         state.silent, state.complete, state.lost = set(snapshot.silent), snapshot.complete, snapshot.lost
-        state.epoch = snapshot.epoch
+        state.epoch, state.adoption_open = snapshot.epoch, snapshot.adoption_open
         state.past = Past(snapshot.past)
         state.recent[snapshot.sequence] = snapshot.digest
         for resting in snapshot.resting:

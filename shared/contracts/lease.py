@@ -150,6 +150,40 @@ class QuarantineLifted(msgspec.Struct, frozen=True, kw_only=True, tag="quarantin
     reason: str
 
 
+class LeasesInherited(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="leases.inherited.1"
+):
+    """A pod took the place of another of the same stable identity: all that `owner` holds is `heir`'s, with `generation`.
+
+    `attached` are the interfaces that this attempt attaches; the others wait for the pod's later ADDs."""
+
+    owner: str
+    heir: str
+    node: str
+    container_id: str
+    attempt: str
+    generation: int
+    attached: tuple[str, ...]
+
+
+class LeasesAdopted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="leases.adopted.1"):
+    """Addresses that another IPAM gave a pod are leases from now on. No agent of ours has attached them; `node` is empty where
+    nobody told it."""
+
+    owner: str
+    generation: int
+    items: tuple[LeaseItem, ...]
+    pod_namespace: str
+    pod_name: str
+    node: str = ""
+
+
+class AdoptionEnded(msgspec.Struct, frozen=True, kw_only=True, tag="adoption.ended.1"):
+    """Nothing is adopted after this."""
+
+    reason: str = ""
+
+
 LeaseEvent = (
     TermStarted
     | LogRebuilt
@@ -160,6 +194,9 @@ LeaseEvent = (
     | LeasesAllocated
     | AttachConfirmed
     | LeasesRebound
+    | LeasesInherited
+    | LeasesAdopted
+    | AdoptionEnded
     | AttachmentDetached
     | LeasesReleased
     | AttemptVoided

@@ -65,9 +65,10 @@ class _Listed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def select(
-    facts: Cluster, pod: PodFact | None, node: str, requests: tuple[InterfaceRequest, ...]
+    facts: Cluster, pod: PodFact | None, node: str | None, requests: tuple[InterfaceRequest, ...]
 ) -> Selection:
-    """Applies the first rule that yields anything, alone. `pod` is None for a container that no pod stands behind."""
+    """Applies the first rule that yields anything, alone. `pod` is None for a container that no pod stands behind. `node` is None
+    while nobody knows where the pod will run: a pool of some nodes may serve it then."""
     listed = _listed(facts, pod, requests)
     if isinstance(listed, Refusal):
         return Selection(source="", wants=(), verdicts=(), refusal=listed)
@@ -105,6 +106,25 @@ def select(
             )
         )
     return Selection(source=source, wants=tuple(wants), verdicts=tuple(verdicts))
+
+
+def candidates(
+    facts: Cluster, pod: PodFact | None, requests: tuple[InterfaceRequest, ...]
+) -> dict[str, frozenset[str]] | Refusal:
+    """The pools that the first rule names for each interface that it is about, of both families, whether they may serve now or not."""
+    listed = _listed(facts, pod, requests)
+    if isinstance(listed, Refusal):
+        return listed
+    named: dict[str, frozenset[str]] = {}
+    for item in listed[1]:
+        pools: set[str] = set()
+        for family in FAMILIES:
+            found = _expand(facts, item.names.get(family, ()), family)
+            if isinstance(found, Refusal):
+                return found
+            pools |= {pool.name for pool in found}
+        named[item.ifname] = frozenset(pools)
+    return named
 
 
 def _listed(
@@ -222,14 +242,14 @@ def _expand(facts: Cluster, names: tuple[str, ...], family: int) -> list[PoolFac
         elif name in facts.pools:
             found.setdefault(name, facts.pools[name])
         else:
-            return Refusal("pool_unknown", f"SpiderIPPool {name} is not found")
+            return Refusal("pool_unknown", pool_unknown(name))
     return list(found.values())
 
 
 def _filter(
     facts: Cluster,
     pod: PodFact | None,
-    node: str,
+    node: str | None,
     ifname: str,
     network: str,
     family: int,
@@ -272,7 +292,7 @@ def _specificity(pool: PoolFact) -> tuple[bool, ...]:
 
 
 def _dropped(
-    facts: Cluster, pod: PodFact | None, node: str, network: str, family: int, pool: PoolFact
+    facts: Cluster, pod: PodFact | None, node: str | None, network: str, family: int, pool: PoolFact
 ) -> str:
     """Why the pool may not serve this pod, or empty."""
     spec = pool.spec
@@ -281,7 +301,9 @@ def _dropped(
     if spec.disable:
         return "is disabled"
     if pool.family != family:
-        return f"is an IPv{pool.family} pool"
+        return other_family(pool)
+    if node is None:
+        return _dropped_for_pod(facts, pod, network, pool)
     if spec.node_name:
         if node not in spec.node_name:
             return f"does not list node {node} in nodeName"
@@ -331,3 +353,19 @@ def _network_of(facts: Cluster, pod: PodFact | None, ifname: str) -> str | Refus
         if interface_of(refs, i) == ifname:
             return f"{ref.namespace}/{ref.name}"
     return Refusal("annotation_invalid", f"no matched multus object for NIC '{ifname}'")
+
+
+def pool_unknown(name: str) -> str:
+    return f"SpiderIPPool {name} is not found"
+
+
+def other_family(pool: PoolFact) -> str:
+    return f"is an IPv{pool.family} pool"
+
+
+def exhausted(want: Want, family: int, pools: tuple[PoolFact, ...]) -> Refusal:
+    told = ", ".join(f"{pool.name} ({pool.total.size()} in all)" for pool in pools)
+    network = f" (network {want.network})" if want.network else ""
+    return Refusal(
+        "pool_exhausted", f"all IP addresses used out for IPv{family} of {want.ifname}{network}: {told}"
+    )

@@ -425,6 +425,17 @@ EXAMPLES: dict[str, msgspec.Struct] = {
         refused=(adopt.NotAdopted(address="10.6.0.12", pod="shop/web-1", reason="web-0 has it"),),
         mark=_MARK,
     ),
+    "leases.inherited.1": lease.LeasesInherited(
+        owner="u1", heir="u2", node="n2", container_id="c2", attempt="bb", generation=4, attached=("eth0",)
+    ),
+    "leases.adopted.1": lease.LeasesAdopted(
+        owner="u1",
+        generation=5,
+        items=(lease.LeaseItem(ifname="eth0", address="10.6.0.12", pool="rack-1", prefix_len=16),),
+        pod_namespace="shop",
+        pod_name="web-0",
+        node="n1",
+    ),
     "disagreement.appeared.1": disagreement.DisagreementAppeared(
         id="00ff00ff00ff00ff",
         at_ns=1_700_000_000_000_000_000,
@@ -446,6 +457,7 @@ EXAMPLES: dict[str, msgspec.Struct] = {
         pod_name="web-0",
         pod_uid="u1",
     ),
+    "adoption.ended.1": lease.AdoptionEnded(reason="all is told"),
 }
 
 

@@ -66,6 +66,21 @@ def node(name: str, **labels: str) -> str:
     return manifest("Node", name, {}, labels=labels)
 
 
+def stateful_set(name: str, replicas: int = 1, start: int = 0, terminating: bool = False) -> str:
+    """`name` is `namespace/name`."""
+    ns, _, short = name.partition("/")
+    meta: dict[str, object] = {"name": short, "namespace": ns, "uid": f"uid-{short}"}
+    if terminating:
+        meta["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    spec = {
+        "replicas": replicas,
+        "ordinals": {"start": start},
+        "selector": {"matchLabels": {"app": short}},
+        "template": {"metadata": {"labels": {"app": short}}, "spec": {"containers": [{"name": "c"}]}},
+    }
+    return f"apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {json.dumps(meta)}\nspec: {json.dumps(spec)}\n"
+
+
 def pod(
     name: str,
     *,
@@ -79,8 +94,14 @@ def pod(
     reason: str = "",
     restart_policy: str = "Always",
     containers: int = 1,
+    ips: tuple[str, ...] = (),
+    deleted_at: str = "2026-01-01T00:00:00Z",
+    grace_s: int = 30,
+    finished_at: str = "",
+    host_network: bool = False,
 ) -> str:
-    """`name` is `namespace/name`. `uid` None is one made of the name; empty is a manifest without UID."""
+    """`name` is `namespace/name`. `uid` None is one made of the name; empty is a manifest without UID. `owner` is a kind, or
+    `kind/name`; `deleted_at` counts for one that is terminating."""
     ns, _, short = name.partition("/")
     meta: dict[str, object] = {
         "name": short,
@@ -93,20 +114,29 @@ def pod(
     if owner:
         reference = {
             "apiVersion": "apps/v1",
-            "kind": owner,
-            "name": "app",
+            "kind": owner.partition("/")[0],
+            "name": owner.partition("/")[2] or "app",
             "uid": "u-app",
             "controller": True,
         }
         meta["ownerReferences"] = [reference]
     if terminating:
-        meta["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+        meta["deletionTimestamp"] = deleted_at
+        meta["deletionGracePeriodSeconds"] = grace_s
     spec = {
         "nodeName": node,
+        "hostNetwork": host_network,
+        "terminationGracePeriodSeconds": grace_s,
         "restartPolicy": restart_policy,
         "containers": [{"name": f"c{i}", "image": "pause"} for i in range(containers)],
     }
-    status = {"phase": phase, **({"reason": reason} if reason else {})}
+    status: dict[str, object] = {"phase": phase, **({"reason": reason} if reason else {})}
+    if ips:
+        status["podIPs"] = [{"ip": one} for one in ips]
+    if finished_at:
+        status["containerStatuses"] = [
+            {"name": "c0", "state": {"terminated": {"exitCode": 0, "finishedAt": finished_at}}}
+        ]
     return (
         f"apiVersion: v1\nkind: Pod\nmetadata: {json.dumps(meta)}\n"
         f"spec: {json.dumps(spec)}\nstatus: {json.dumps(status)}\n"
@@ -180,6 +210,9 @@ class World:
             self.state.put_pools({name: self.facts.pool_space(name) for name in changes.pools})
         for ns, name in changes.pods:
             self.commit(decide_collect(self.state, self.facts, ns, name, self.now_ns).events)
+        for ns, name in changes.stateful_sets:
+            for of_set in self.state.pods_of_set(ns, name):
+                self.commit(decide_collect(self.state, self.facts, ns, of_set, self.now_ns).events)
 
     # Commands
 
