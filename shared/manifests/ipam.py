@@ -38,11 +38,13 @@ class IPPoolSpec(RangeSpec, frozen=True, kw_only=True):
 
 
 class IPPoolStatus(Part, frozen=True, kw_only=True):
-    """`allocated_ips` is JSON text of `{"<ip>": {"pod": "ns/name", "podUid": "…"}}`, empty when nothing is allocated."""
+    """`allocated_ips` is JSON text of `{"<ip>": {"pod": "ns/name", "podUid": "…"}}`, empty when nothing is allocated. Of a pool with
+    very many it has the first, and `allocated_ips_omitted` says how many more there are; the counts are of all."""
 
     allocated_ips: str = msgspec.field(default="", name="allocatedIPs")
     allocated_ip_count: int | None = msgspec.field(default=None, name="allocatedIPCount")
     total_ip_count: int | None = msgspec.field(default=None, name="totalIPCount")
+    allocated_ips_omitted: int | None = msgspec.field(default=None, name="allocatedIPsOmitted")
 
 
 class SpiderIPPool(Object, frozen=True, kw_only=True):

@@ -189,6 +189,10 @@ ADDRESS_RULES: Rules = {
         "allocatedIPs": {"description": "JSON text: address → pod and podUid. Absent when empty."},
         "allocatedIPCount": {**_COUNT, "description": "Addresses that are given."},
         "totalIPCount": {**_COUNT, "description": "Addresses of the pool, at most 9223372036854775807."},
+        "allocatedIPsOmitted": {
+            **_COUNT,
+            "description": "How many given addresses allocatedIPs does not list; absent when it lists all.",
+        },
     },
     SubnetStatus: {
         "controlledIPPools": {
