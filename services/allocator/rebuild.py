@@ -22,6 +22,7 @@ from services.allocator.state import HeldInterface, Holding, State
 from shared import limits
 from shared.contracts.lease import (
     AddressesQuarantined,
+    AttachConfirmed,
     LeaseEvent,
     LeaseItem,
     LeasesAllocated,
@@ -130,6 +131,7 @@ class _Merge:
         self._released: dict[tuple[str, str], str] = {}
         self._restored: set[tuple[str, str]] = set()
         self._allocated: list[LeasesAllocated] = []
+        self._confirmed: list[AttachConfirmed] = []
         self._lifted: list[str] = []
         self._quarantined: dict[Key, QuarantinedItem] = {}
         self._unknown: dict[str, int] = {}
@@ -154,7 +156,7 @@ class _Merge:
         size = QUARANTINE_ITEMS_PER_EVENT
         # the last of an owner says which sandbox the pod has now: the newest
         allocated = sorted(self._allocated, key=lambda event: event.generation)
-        events: list[LeaseEvent] = [*released, *allocated]
+        events: list[LeaseEvent] = [*released, *allocated, *self._confirmed]
         if self._lifted:
             events.append(
                 QuarantineLifted(addresses=tuple(self._lifted), reason="its node claims it no more")
@@ -300,6 +302,8 @@ class _Merge:
         if held.generation >= told.claim.generation or (is_same and not self._trusted):
             # the same, or what a sandbox before the present one has left; its DEL comes
             self._give(told)
+            if held.is_over and is_same and held.generation == told.claim.generation and self._is_live(told):
+                self._confirm(told)
         elif self._trusted:
             self._restore(told)
         else:
@@ -330,16 +334,36 @@ class _Merge:
                 return False
         return True
 
+    def _is_live(self, told: _Told) -> bool:
+        """Whether nothing is under way with it, and its kernel shows it."""
+        claim = told.claim
+        return (
+            claim.live
+            and claim.state == "completed"
+            and claim.container_id not in self._nodes[told.node].unsettled
+        )
+
+    def _confirm(self, told: _Told) -> None:
+        """The log heard a DEL of it, or of no ADD; while the lease counts as detached, the end of its pod would free the address."""
+        claim = told.claim
+        self._confirmed.append(
+            AttachConfirmed(
+                owner=told.owner, container_id=claim.container_id, ifname=claim.ifname, attempt=claim.attempt
+            )
+        )
+        self._differ(
+            told.node,
+            f"{told.name} uses {_texts(told.keys)}, which the log has as detached",
+            "it counts as attached when the node's next report shows the same",
+            told.keys,
+            claim,
+        )
+
     def _is_remembered(self, told: _Told) -> bool:
         """Whether the log ended exactly this lease, and gave nobody the address since; of one node a bounded number at a time."""
         claim = told.claim
         holding = self._state.holdings.get(told.owner)
-        if (
-            not claim.live
-            or claim.state != "completed"
-            or claim.container_id in self._nodes[told.node].unsettled
-            or any(key in self._given for key in told.keys)
-        ):
+        if not self._is_live(told) or any(key in self._given for key in told.keys):
             return False
         if holding is not None and (
             claim.ifname in holding.interfaces

@@ -80,6 +80,8 @@ class Watch:
         self._settled: dict[str, tuple[bytes, bytes]] = {}
         self._parts: dict[str, _Parts] = {}
         self._before: dict[str, frozenset[LeaseEvent]] = {}
+        self._pending: set[str] = set()
+        """Nodes whose last testimony showed what the one before did not: another one tells whether it lasts."""
         self._asked_s: dict[str, float] = {}
         self._compared_s: dict[str, float] = {}
 
@@ -96,6 +98,7 @@ class Watch:
         for kept in (self.marks, self.heard_s, self.disagreements, self._settled, self._parts, self._before):
             kept.pop(node, None)
         self._differing.discard(node)
+        self._pending.discard(node)
 
     def differs(self, state: State, report: WitnessReport, now_s: float) -> bool:
         """Whether the detail is wanted: the second report in a row that differs from what the state has. What was found once is
@@ -104,6 +107,8 @@ class Watch:
         if report.crowded or now_s - self._compared_s.get(node, -COMPARE_EVERY_S) < COMPARE_EVERY_S:
             return False
         self._compared_s[node] = now_s
+        if node in self._pending:
+            return True
         own = digest_of_node(state, node, frozenset(report.unsettled))
         is_open = node in self.disagreements or self._keeps_quarantine(state, node)
         if (own == report.digest and not is_open) or self._settled.get(node) == (report.digest, own):
@@ -154,6 +159,7 @@ class Watch:
         """What is to be appended now. After a loss a node that was silent is believed at once; else what two testimonies show."""
         node = testimony.claims.node
         if node in state.silent:
+            self._pending.discard(node)
             merged = merge(state, facts, (testimony.claims,), trusted=True)
             self._note(state, testimony.claims, merged)
             return (*merged.events, NodeReported(node=node))
@@ -165,6 +171,7 @@ class Watch:
             before = frozenset(merged.events)
         self._before[node] = frozenset(merged.events)
         lasting = tuple(event for event in merged.events if event in before)
+        (self._pending.add if len(lasting) < len(merged.events) else self._pending.discard)(node)
         if not merged.events or lasting:
             # nothing more can come of the same two digests
             self._settled[node] = self._digests(state, testimony.claims)

@@ -336,3 +336,19 @@ def test_one_node_has_a_bounded_number_made_anew_at_a_time() -> None:
     merged = merge(w.state, w.facts, [told("n1", *claims)], trusted=False)
     w.commit(merged.events)
     assert len(w.held()) == limits.WITNESS_UNKNOWN_MAX
+
+
+def test_what_is_live_is_not_detached_whatever_del_was_heard() -> None:
+    w = world()
+    w.add("shop/web-0")
+    claim = claim_of(w, "uid-web-0")
+    w.release(claim.container_id)
+    assert w.state.holdings["uid-web-0"].interfaces["eth0"].detached
+    under_way = settle(w, told("n1", claim, unsettled=(claim.container_id,)))
+    assert under_way == Merged()
+    merged = settle(w, told("n1", claim))
+    assert "which the log has as detached" in merged.disagreements[0].sentence
+    w.delete_pod("shop/web-0")
+    assert w.is_held("10.6.1.0"), "its node has it still"
+    w.release(claim.container_id)
+    assert not w.is_held("10.6.1.0")

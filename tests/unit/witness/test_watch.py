@@ -216,3 +216,12 @@ def test_a_node_that_reports_without_end_is_compared_now_and_then() -> None:
     w, watch = world("c1"), Watch()
     wrong = [watch.differs(w.state, report(w, bytes(16)), 1.0 + i / 1000) for i in range(90)]
     assert not any(wrong)
+
+
+def test_what_one_testimony_shows_is_asked_for_again_at_the_next_report() -> None:
+    w, watch = world("c1"), Watch()
+    right = digest_of_node(w.state, "n1", frozenset())
+    watch.judge(w.state, w.facts, answer())
+    assert watch.differs(w.state, report(w, right), 1.0)
+    w.commit(watch.judge(w.state, w.facts, answer()))
+    assert not watch.differs(w.state, report(w, digest_of_node(w.state, "n1", frozenset())), 2.0)
