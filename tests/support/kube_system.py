@@ -27,6 +27,7 @@ from tests.support.kube_cluster import Cluster, await_true
 from tests.support.kube_node import Node
 from tests.support.kube_process import Program
 from tests.support.kube_question import Questions
+from tests.support.kube_workload import pool
 from tests.support.nats import BINARY as NATS_SERVER
 
 ROOT = Path(__file__).parents[2]
@@ -214,24 +215,6 @@ class System:
         path.write_bytes(content.encode() if isinstance(content, str) else msgspec.json.encode(content))
         path.chmod(0o600)
         return path
-
-
-def pool(
-    name: str, subnet: str, *ips: str, gateway: str = "", default: bool = True, **spec: Any
-) -> dict[str, Any]:
-    """A SpiderIPPool."""
-    return {
-        "apiVersion": "spiderpool.spidernet.io/v2beta1",
-        "kind": "SpiderIPPool",
-        "metadata": {"name": name},
-        "spec": {
-            "subnet": subnet,
-            "ips": list(ips),
-            "default": default,
-            **({"gateway": gateway} if gateway else {}),
-            **spec,
-        },
-    }
 
 
 def _argv(service: str, config: Path) -> list[str]:
