@@ -6,6 +6,7 @@ Tests attach through `node` or `machine`; whatever a test leaves attached is det
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import subprocess
 import time
@@ -21,10 +22,12 @@ from services.standalone.demo_exec import Answer
 from services.standalone.demo_place import Place
 from services.standalone.demo_system import System
 
-PLACE = Place(Path("/var/lib/orbweaver-test-runtime"), "orbrt-")
+# Test processes that run side by side have a place each; none may wait for another's.
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
+PLACE = Place(Path(f"/var/lib/orbweaver-test-runtime-{_WORKER}"), f"orbrt-{_WORKER}-")
 NODE, MACHINE = "node-1", "machine"
-PARENT = "orbrt0"
-"""A link of the machine itself, made for these tests; its other end `orbrt1` stands for the switch."""
+PARENT, _PEER = f"orbrt-{_WORKER}", f"orbrs-{_WORKER}"
+"""A link of the machine itself, made for these tests, and its other end, which stands for the switch."""
 _OBJECTS = """\
 apiVersion: spiderpool.spidernet.io/v2beta1
 kind: SpiderIPPool
@@ -201,9 +204,9 @@ def system() -> Iterator[System]:
         _remove_parent()
         node = PLACE.netns("node-1")
         demo_netns.build_switch(PLACE.netns("switch").name, [node.name], ["172.27.0.1/16", "fd00:27::1/64"])
-        demo_netns.run("ip", "link", "add", PARENT, "type", "veth", "peer", "name", "orbrt1")
+        demo_netns.run("ip", "link", "add", PARENT, "type", "veth", "peer", "name", _PEER)
         try:
-            for link in (PARENT, "orbrt1"):
+            for link in (PARENT, _PEER):
                 demo_netns.run("ip", "link", "set", link, "up")
             system = System(PLACE.root, {NODE: node, MACHINE: None})
             (system.manifests / "objects.yaml").write_text(_OBJECTS)

@@ -40,6 +40,12 @@ def _killed_in_its_middle(log: Path) -> None:
     child.wait()
 
 
+def _nothing_left() -> None:
+    """No namespace and no process: looked at with the place in hand, for another demo may have waited for it and begun."""
+    with PLACE.held(lambda: None) as left:
+        assert left == 0
+
+
 def test_the_main_job_after_a_killed_one(tmp_path: Path) -> None:
     _killed_in_its_middle(tmp_path / "first.log")
     deadline = time.monotonic() + 5.0
@@ -59,9 +65,7 @@ def test_the_main_job_after_a_killed_one(tmp_path: Path) -> None:
     assert summary["reachable_pairs"] == summary["of_pairs"] == 20 * 19 * 2
     assert (summary["leaks"], summary["ok"]) == (0, True)
     assert 0 < summary["add_p50_ms"] <= summary["add_p99_ms"]
-    assert demo_netns.named(PLACE.prefix) == []
-    assert demo_system.marked(PLACE.root) == []
-    assert not PLACE.root.exists()
+    _nothing_left()
 
 
 _FORGETFUL = """\
@@ -92,5 +96,4 @@ def test_what_is_left_is_seen_and_still_removed() -> None:
     assert (summary["leaks"], summary["ok"]) == (4, False), done.stdout
     for what in ("lease 172.28.", "lease fd00:28:", "attachment ", "link eth0 in web-07"):
         assert f"left behind: {what}" in done.stdout
-    assert demo_netns.named(PLACE.prefix) == []
-    assert not PLACE.root.exists()
+    _nothing_left()
