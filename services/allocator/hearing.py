@@ -53,10 +53,7 @@ class Hearing:
 
     def begin(self) -> None:
         """Tells the bus what is open, and goes on doing so until `close`."""
-        for node in {
-            *self._watch.disagreements,
-            *(kept.claim.node for kept in self._state.quarantine.values()),
-        }:
+        for node in self._watch.disagreements:
             self._tell(node)
         self._spawn(self._bulletin.run())
 

@@ -211,9 +211,8 @@ class Replica:
 
     async def _term(self) -> None:
         await self._ensure_streams()
-        election = Election(
-            self._bus, "allocator", self._settings.replica, self._settings.stream_replicas, self._clock
-        )
+        candidate = f"{self._settings.replica} {self._new_incarnation()}"
+        election = Election(self._bus, "allocator", candidate, self._settings.stream_replicas, self._clock)
         try:
             state = await self._take_over(election)
             self._reader.memory = state

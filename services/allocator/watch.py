@@ -85,6 +85,12 @@ class Watch:
         self._asked_s: dict[str, float] = {}
         self._compared_s: dict[str, float] = {}
 
+    def begin(self) -> None:
+        """A term begins: what an earlier one has found is to be found again. Marks stay."""
+        self.disagreements.clear()
+        for kept in (self._differing, self._settled, self._parts, self._before, self._pending):
+            kept.clear()
+
     def note(self, node: str, seen: Mark, now_s: float) -> None:
         self.heard_s[node] = now_s
         if seen.incarnation:

@@ -8,6 +8,12 @@ from collections.abc import Awaitable, Callable
 from shared import subjects
 from shared.bus import Bus, Message
 from shared.contracts.codec import encode
+from shared.contracts.disagreement import (
+    DISAGREEMENT_EVENT,
+    DisagreementAppeared,
+    DisagreementEvent,
+    DisagreementSettled,
+)
 from shared.contracts.ipam import Mark
 from shared.contracts.query import AllocatorView
 from shared.contracts.witness import (
@@ -34,6 +40,7 @@ class FakeNode:
         self.node = node
         self.claims: list[Claim] = []
         self.seen = Mark()
+        self.unsettled: tuple[str, ...] = ()
         self.adopted: list[Mark] = []
         self.asked = 0
 
@@ -73,6 +80,7 @@ class FakeNode:
                 if c.container_id
             ),
             attachments=len(self.claims),
+            unsettled=self.unsettled,
         )
         await self._bus.publish(subjects.witness(self.node), encode(report))
 
@@ -172,6 +180,101 @@ def test_a_container_that_its_node_no_longer_has_is_released(run: Run, replicas:
         assert "container:n1/kept" in state.holdings
 
     run(body)
+
+
+def test_a_lease_that_ended_in_error_is_made_anew(run: Run, replicas: Replicas) -> None:
+    async def body(cluster: Cluster) -> None:
+        replicas.start("a1")
+        node = FakeNode(cluster.bus, "n1")
+        await node.listen()
+        mine = await attached(cluster, "mine")
+        node.claims = [mine]
+        await cluster.release("mine", mine.generation)
+        await cluster.until(lambda: _gone(cluster, "container:n1/mine"))
+        view = await node.insist(cluster, lambda view: view.leases == 2)
+        assert view.quarantined == 0
+        await node.insist(cluster, lambda view: not view.disagreements)
+        await cluster.check()  # `acknowledged` has it under the same addresses
+        told = [event for event in await _told(cluster) if isinstance(event, DisagreementAppeared)]
+        assert any("whose lease the log has ended" in event.sentence for event in told)
+        # its DEL names the generation that it always had
+        node.claims = []
+        await cluster.release("mine", mine.generation)
+        del cluster.acknowledged["mine"]
+        await cluster.until(lambda: _gone(cluster, "container:n1/mine"))
+
+    run(body)
+
+
+async def _told(cluster: Cluster) -> list[DisagreementEvent]:
+    return [
+        DISAGREEMENT_EVENT.decode(message.data)
+        async for message in cluster.bus.read(subjects.DISAGREEMENTS.name)
+    ]
+
+
+def test_a_disagreement_is_told_when_it_appears_and_when_it_is_settled(run: Run, replicas: Replicas) -> None:
+    async def body(cluster: Cluster) -> None:
+        replicas.start("a1", "a2")
+        await attached(cluster, "c1")
+        stranger = FakeNode(cluster.bus, "n2")
+        await stranger.listen()
+        stranger.claims = [claim("theirs", ("10.0.9.1/16",), 3)]
+        await stranger.insist(cluster, lambda view: view.quarantined == 1)
+
+        async def appeared() -> list[DisagreementEvent] | None:
+            told = await _told(cluster)
+            return told if len(told) == 2 else None
+
+        first = await cluster.until(appeared)
+        assert all(isinstance(one, DisagreementAppeared) and one.node == "n2" for one in first)
+        assert {one.addresses for one in first} == {("10.0.9.1",)}
+        # another leader tells nothing again that was told, and settles what the one before left open
+        leads = await cluster.leader()
+        replicas.kill(leads)
+        await cluster.leader(other_than=leads)
+        await stranger.insist(cluster, lambda view: bool(view.disagreements))
+        assert len(await _told(cluster)) == 2
+        stranger.claims = []
+        await stranger.insist(cluster, lambda view: view.quarantined == 0 and not view.disagreements)
+
+        async def settled() -> bool:
+            told = await _told(cluster)
+            over = {one.id for one in told if isinstance(one, DisagreementSettled)}
+            return over == {one.id for one in first}
+
+        await cluster.until(settled)
+
+    run(body)
+
+
+def test_nothing_is_asked_while_something_is_under_way(run: Run, replicas: Replicas) -> None:
+    """What differs is a container that the report names as unsettled: no exchange, however long."""
+
+    async def body(cluster: Cluster) -> None:
+        replicas.start("a1")
+        node = FakeNode(cluster.bus, "n1")
+        await node.listen()
+        node.claims = [await attached(cluster, "settled")]
+        await attached(cluster, "moving")
+        node.unsettled = ("moving",)
+        for _ in range(4):
+            await node.report()
+            await asyncio.sleep(0.2)
+        assert node.asked == 0
+        node.unsettled = ()
+        await node.report()
+        await asyncio.sleep(0.3)
+        assert node.asked == 0, "one report is not enough"
+        await node.report()
+        await cluster.until(lambda: _asked(node))
+
+    run(body)
+
+
+async def _asked(node: FakeNode) -> bool:
+    await asyncio.sleep(0.02)
+    return node.asked > 0
 
 
 def test_a_mark_beyond_the_log_is_believed_once(run: Run, replicas: Replicas) -> None:
