@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from shared.bus.client import Connection, Message, Serving
+from shared.bus.consumer import Follow, StreamMessage, Work
 from shared.bus.errors import (
     ApiError,
     BusDenied,
@@ -14,7 +15,7 @@ from shared.bus.errors import (
     UnknownOutcome,
     WrongSequence,
 )
-from shared.bus.jetstream import Follow, JetStream, StreamMessage, StreamState, Work
+from shared.bus.jetstream import JetStream, StreamState
 from shared.settings import BusSettings
 
 __all__ = [

@@ -206,7 +206,8 @@ class Cluster:
         return await self.until(told)
 
     async def log(self) -> State:
-        """The whole log folded by the product's own reader, which raises where the chain is broken."""
+        """The whole log, whoever leads the stream now, folded by the product's own reader, which raises where the chain is broken."""
+        await self.bus.settle("LEASES")
         state = State()
 
         async for message in self.bus.read("LEASES"):
