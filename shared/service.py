@@ -11,7 +11,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -23,14 +23,12 @@ from shared import failpoint, subjects
 from shared.bus import Bus, BusDenied, BusError, Message, Serving, StreamMismatch
 from shared.contracts.codec import MessageError, encode
 from shared.contracts.query import QUERY_SERVICE, ServiceView
+from shared.exit import START_AGAIN, STOPPED, WRONG_SETTINGS
 from shared.settings import BusSettings, TelemetrySettings, read_settings
+from shared.task import end
 from shared.telemetry import Telemetry
 
 log = structlog.get_logger()
-
-STOPPED, START_AGAIN, WRONG_SETTINGS = 0, 1, 2
-"""Exit codes: asked to stop; a new start may help; somebody must change something first."""
-_HEARD_S = 0.2
 
 
 class ServiceSettings(Protocol):
@@ -120,14 +118,6 @@ async def _run(app: App, bus: Bus) -> None:
             tasks[0].result()
     finally:
         await end(tasks)
-
-
-async def end(tasks: Sequence[asyncio.Future[Any]]) -> None:
-    """Cancels until it is heard: before Python 3.12, wait_for loses a cancellation that meets its result (cpython #86296)."""
-    while pending := [task for task in tasks if not task.done()]:
-        for task in pending:
-            task.cancel()
-        await asyncio.wait(pending, timeout=_HEARD_S)
 
 
 async def serve_status(

@@ -1,16 +1,20 @@
-"""Settings of every service: one JSON or YAML file given by `--config`, mode 0600 because it holds a credential.
+"""Settings of every service: one JSON or YAML file given by `--config`, mode 0600 where it holds a credential.
 
-Owns the Structs and their reading. Must not know who wrote the file.
+Owns the Structs and their reading: `${NAME}` in a string is that variable of the environment, and what a cluster mounts as files
+(a password, the hub's addresses) is read from them. Must not know who wrote the file.
 """
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import msgspec
 
 from shared.limits import LOG_HISTORY_S, SNAPSHOT_RECORDS
+from shared.subjects import inbox, node_inbox
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -18,13 +22,18 @@ S = TypeVar("S", bound=msgspec.Struct)
 class BusSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How one identity reaches its NATS server: the hub for services, the node's leaf for agent and RDMA service.
 
-    `inbox_prefix` is what the identity may subscribe to (shared.subjects.inbox / node_inbox)."""
+    `inbox_prefix` is what the identity may subscribe to; empty in a file, it is that of the user or the node (shared.subjects.inbox /
+    node_inbox). `servers_folder` and `password_file` are
+    where the two stand instead: in the folder each file whose name begins with `hub.` has one server's URL. `tls_ca_file` is checked
+    against, and with it the link is encrypted."""
 
-    servers: tuple[str, ...]
+    servers: tuple[str, ...] = ()
     user: str
-    password: str
-    inbox_prefix: str
+    password: str = ""
+    inbox_prefix: str = ""
     tls_ca_file: str = ""
+    servers_folder: str = ""
+    password_file: str = ""
 
 
 class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -74,8 +83,19 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     poll_s: float = 0.5
 
 
+class ClusterAdmissionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The webhook in a cluster. `kubeconfig` is empty inside it, `namespace` our own. `secret` holds the authority that replicas share;
+    empty: somebody else puts the certificates into the directory. `configuration` names both webhook configurations."""
+
+    kubeconfig: str = ""
+    namespace: str = "orbweaver-system"
+    secret: str = "orbweaver-webhook-ca"
+    configuration: str = "orbweaver"
+
+
 class WebhookSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`https_address` is where the API server reaches us; `certificates` a directory with ca.crt, tls.crt, tls.key (made if absent)."""
+    """`https_address` is where the API server reaches us; `certificates` a directory with ca.crt, tls.crt, tls.key (made if absent).
+    Without `cluster` no Kubernetes is asked for anything."""
 
     replica: str
     bus: BusSettings
@@ -83,6 +103,7 @@ class WebhookSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     https_address: str
     certificates: str
     server_names: tuple[str, ...] = ("localhost", "127.0.0.1", "::1")
+    cluster: ClusterAdmissionSettings | None = None
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -106,14 +127,63 @@ class RdmaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     interval_s: float = 30.0
 
 
+_VARIABLE = re.compile(r"\$\{([A-Z_][A-Z0-9_]*)\}")
+
+
 def read_settings(path: Path, settings_type: type[S]) -> S:
-    """Reads one service's settings. Raises ValueError that names the file and the key."""
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from None
+    """Reads one service's settings, files and variables that they name included. Raises ValueError that names the file and the key."""
     decode = msgspec.json.decode if path.suffix == ".json" else msgspec.yaml.decode
     try:
-        return decode(text, type=settings_type)
+        settings = msgspec.convert(_with_variables(decode(_read(path))), settings_type)
     except msgspec.MsgspecError as error:
         raise ValueError(f"{path}: {error}") from None
+    except KeyError as error:
+        raise ValueError(f"{path}: the environment has no variable {error.args[0]}") from None
+    node = getattr(settings, "node", "")
+    found = {
+        field: _with_files(value, node)
+        for field in settings.__struct_fields__
+        if isinstance(value := getattr(settings, field), BusSettings)
+    }
+    return msgspec.structs.replace(settings, **found) if found else settings
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from None
+
+
+def _with_variables(tree: Any) -> Any:
+    match tree:
+        case str():
+            return _VARIABLE.sub(lambda found: os.environ[found[1]], tree)
+        case list():
+            return [_with_variables(one) for one in cast("list[Any]", tree)]
+        case dict():
+            return {key: _with_variables(value) for key, value in cast("dict[Any, Any]", tree).items()}
+        case _:
+            return tree
+
+
+def _with_files(bus: BusSettings, node: str) -> BusSettings:
+    if not bus.inbox_prefix:
+        prefix = node_inbox(node, bus.user) if node else inbox(bus.user)
+        bus = msgspec.structs.replace(bus, inbox_prefix=prefix)
+    if bus.password_file:
+        password = _read(Path(bus.password_file)).decode().strip()
+        bus = msgspec.structs.replace(bus, password=password, password_file="")
+    if bus.servers_folder:
+        servers = hub_servers(Path(bus.servers_folder))
+        if not servers:
+            raise ValueError(f"{bus.servers_folder}: no server of the hub is known yet")
+        bus = msgspec.structs.replace(bus, servers=servers, servers_folder="")
+    if not bus.servers:
+        raise ValueError(f"bus of {bus.user}: neither servers nor servers_folder is given")
+    return bus
+
+
+def hub_servers(folder: Path) -> tuple[str, ...]:
+    """The URLs of the hub's servers that a cluster has put into this folder, by file name."""
+    return tuple(path.read_text().strip() for path in sorted(folder.glob("hub.*")))

@@ -209,9 +209,10 @@ def inbox(identity: str) -> str:
     return f"_INBOX_{token(identity)}"
 
 
-def node_inbox(node: str) -> str:
-    """The prefix of the reply inboxes of one node; apart from `inbox`, so that no node's name can meet a service's."""
-    return f"_INBOX_node.{token(node)}"
+def node_inbox(node: str, identity: str = "") -> str:
+    """The prefix of the reply inboxes of one identity of a node, or of all of the node; apart from `inbox`, so that no node's name
+    can meet a service's."""
+    return f"_INBOX_node.{token(node)}" + (f".{token(identity)}" if identity else "")
 
 
 def tools_inbox(node: str) -> str:
@@ -313,6 +314,7 @@ HUB_IDENTITIES: dict[str, Permissions] = {
         subscribe=(f"{inbox('webhook')}.>", f"{ask_service('webhook')}.*"),
         responds_s=60.0,
     ),
+    "roster": Permissions(publish=_stream_api("FACTS"), subscribe=(f"{inbox('roster')}.>",)),
     "tools": Permissions(
         publish=(
             IPAM_QUERY,
@@ -372,7 +374,7 @@ def node_identities(node: str) -> dict[str, Permissions]:
             ),
             subscribe=(
                 cni(node),
-                f"{node_inbox(node)}.>",
+                f"{node_inbox(node, 'agent')}.>",
                 ask_agent(node),
                 ask_detach(node),
                 ASK_WITNESS_ALL,
@@ -385,7 +387,7 @@ def node_identities(node: str) -> dict[str, Permissions]:
             publish=(inventory(node), span("rdma", node)),
             subscribe=(
                 f"orb.rdma.{token(node)}.*",
-                f"{node_inbox(node)}.>",
+                f"{node_inbox(node, 'rdma')}.>",
                 f"{ask_service('rdma')}.{token(node)}",
             ),
             responds_s=60.0,

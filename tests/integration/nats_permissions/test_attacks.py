@@ -68,7 +68,10 @@ FOREIGN = (
 
 def identities(island: Island) -> dict[str, BusSettings]:
     """Every credential but the system account's."""
-    hub = {identity: island.of_hub(identity) for identity in ("allocator", "controller", "webhook", "tools")}
+    hub = {
+        identity: island.of_hub(identity)
+        for identity in ("allocator", "controller", "webhook", "roster", "tools")
+    }
     return hub | {identity: island.of_node(identity, OWN) for identity in ("agent", "rdma", "shim")}
 
 
@@ -267,6 +270,7 @@ MAY_PUBLISH: dict[str, set[str]] = {
     | {"orb.ask.facts", "orb.ask.sync", span("allocator")},
     "controller": {facts("Pod", "default", "web"), "orb.facts.synced._._", "orb.ipam.query"},
     "webhook": {"orb.ipam.query", "orb.ipam.explain"},
+    "roster": set(),
     "tools": {"orb.ipam.query", "orb.ipam.explain", "orb.ask.sync", ask_agent(OTHER)},
     "agent": set(),
     "rdma": set(),
@@ -311,7 +315,26 @@ def test_an_identity_hears_only_what_is_its_own(island: Island, identity: str) -
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("identity", ["webhook", "tools", "agent", "rdma", "shim"])
+@pytest.mark.parametrize(
+    ("identity", "others"),
+    [
+        ("agent", [node_inbox(OWN, "rdma"), node_inbox(OTHER, "agent"), inbox("shim")]),
+        ("rdma", [node_inbox(OWN, "agent"), node_inbox(OWN), inbox("shim")]),
+        ("shim", [node_inbox(OWN, "agent"), node_inbox(OWN)]),
+        ("webhook", [inbox("tools"), inbox("allocator"), node_inbox(OWN)]),
+        ("tools", [inbox("webhook"), inbox("allocator"), node_inbox(OWN)]),
+    ],
+)
+def test_an_identity_reads_no_answer_to_another(island: Island, identity: str, others: list[str]) -> None:
+    async def scenario() -> None:
+        async with connected(identities(island)[identity]) as (bus,):
+            for prefix in others:
+                assert not await may_subscribe(bus, f"{prefix}.>"), prefix
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("identity", ["webhook", "roster", "tools", "agent", "rdma", "shim"])
 def test_who_only_reads_changes_no_stream(island: Island, identity: str) -> None:
     async def scenario() -> None:
         await make_streams(island)
