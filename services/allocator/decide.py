@@ -6,8 +6,6 @@ read clocks or randomness, log, or do I/O. A domain "no" is a value; nothing her
 
 from __future__ import annotations
 
-from collections.abc import Set
-
 import msgspec
 
 from services.allocator.facts import Facts
@@ -31,9 +29,9 @@ from shared.ids import container_owner
 from shared.manifests import annotations as notes
 from shared.manifests.problem import Invalid
 from shared.net.ranges import format_address, parse_address, parse_cidr
-from shared.selection.cluster import PodFact, PoolFact
-from shared.selection.network import interfaces_of, requests_of
-from shared.selection.rule import Refusal, Selection, Want, select
+from shared.selection.cluster import PoolFact
+from shared.selection.network import check_annotations, requests_of
+from shared.selection.rule import Refusal, Selection, exhausted, select
 
 SECOND_NS = 1_000_000_000
 
@@ -246,7 +244,7 @@ def _pick(state: State, selection: Selection, held: frozenset[str]) -> tuple[Lea
         for family, pools in want.pools.items():
             found = _lowest(state, family, pools, picked) or _longest_rested(state, family, pools, picked)
             if found is None:
-                return _exhausted(state, want, family, pools)
+                return exhausted(want, family, pools)
             pool, address = found
             picked.add((family, address))
             items.append(
@@ -295,14 +293,6 @@ def _longest_rested(
     return None if best is None else (best[2], best[1])
 
 
-def _exhausted(state: State, want: Want, family: int, pools: tuple[PoolFact, ...]) -> Refusal:
-    told = ", ".join(f"{pool.name} ({pool.total.size()} in all)" for pool in pools)
-    network = f" (network {want.network})" if want.network else ""
-    return Refusal(
-        "pool_exhausted", f"all IP addresses used out for IPv{family} of {want.ifname}{network}: {told}"
-    )
-
-
 def grants_of(state: State, facts: Facts, owner: str) -> tuple[Grant, ...]:
     """Every address that an owner holds, with the gateway and routes that its pool has now."""
     holding = state.holdings.get(owner)
@@ -336,28 +326,6 @@ def grants_of(state: State, facts: Facts, owner: str) -> tuple[Grant, ...]:
                 )
             )
     return tuple(out)
-
-
-def check_annotations(pod: PodFact | None, ifnames: Set[str]) -> Refusal | None:
-    """What is wrong with the pod's annotations beside its pools: routes and the default-route NIC.
-
-    `ifnames` are the interfaces that it has or is about to have."""
-    if pod is None:
-        return None
-    nic = notes.default_route_nic(pod.annotations.get(notes.DEFAULT_ROUTE_NIC, ""))
-    for parsed in (
-        notes.routes(pod.annotations[notes.ROUTES]) if pod.annotations.get(notes.ROUTES) else (),
-        nic,
-    ):
-        if isinstance(parsed, Invalid):
-            return Refusal("annotation_invalid", f"pod {pod.namespace}/{pod.name}: {parsed.message}")
-    if nic and nic not in ifnames and nic not in (names := interfaces_of(pod)):
-        known = ", ".join(sorted({*ifnames, *names}))
-        return Refusal(
-            "annotation_invalid",
-            f"pod {pod.namespace}/{pod.name}: podDefaultRouteNIC: {nic} don't exist in pod; it has {known}",
-        )
-    return None
 
 
 def decide_release(

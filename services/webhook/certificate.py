@@ -22,8 +22,15 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 CA_VALID = timedelta(days=3650)
 SERVER_VALID = timedelta(days=365)
 RENEW_BEFORE = timedelta(days=30)
-_BACKDATE = timedelta(minutes=5)
+BACKDATE = timedelta(minutes=5)
 """Clocks of a cluster differ a little."""
+
+
+class Pair(msgspec.Struct, frozen=True):
+    """A certificate and its key, PEM."""
+
+    certificate: bytes
+    key: bytes
 
 
 class CertificateFiles(msgspec.Struct, frozen=True):
@@ -62,16 +69,35 @@ def ensure_certificates(
     foreign = files.server.exists() and files.server_key.exists() and not files.ca_key.exists()
     if foreign or _server_is_good(files, names, now):
         return files
-    ca_key, ca = _authority(files, now)
-    _make_server(files, names, ca_key, ca, now)
+    _write_server(files, new_server(names, _authority(files, now), now))
+    return files
+
+
+def issue_into(
+    directory: Path, names: Sequence[str], authority: Pair, bundle: bytes, now: datetime
+) -> CertificateFiles:
+    """The files of one replica whose authority is kept elsewhere: `ca.crt` is what clients should trust, its key is not here.
+    Idempotent. Raises OSError, and ValueError for files that are no certificates."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files = CertificateFiles(directory)
+    if not files.ca.exists() or files.ca.read_bytes() != bundle:
+        _write(files.ca, bundle, 0o644)
+    signer = read_certificate(authority.certificate)
+    good = files.server.exists() and files.server_key.exists() and _is_good(files.server, signer, names, now)
+    if not good:
+        _write_server(files, new_server(names, authority, now))
     return files
 
 
 def _server_is_good(files: CertificateFiles, names: Sequence[str], now: datetime) -> bool:
     if not all(path.exists() for path in (files.ca, files.ca_key, files.server, files.server_key)):
         return False
-    certificate = _read(files.server)
-    if now + RENEW_BEFORE > certificate.not_valid_after_utc or _read(files.ca).subject != certificate.issuer:
+    return _is_good(files.server, _read(files.ca), names, now)
+
+
+def _is_good(server: Path, signer: x509.Certificate, names: Sequence[str], now: datetime) -> bool:
+    certificate = _read(server)
+    if now + RENEW_BEFORE > certificate.not_valid_after_utc or signer.subject != certificate.issuer:
         return False
     found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     return set(_alternative_names(names)) <= set(found)
@@ -79,18 +105,31 @@ def _server_is_good(files: CertificateFiles, names: Sequence[str], now: datetime
 
 def _read(path: Path) -> x509.Certificate:
     try:
-        return x509.load_pem_x509_certificate(path.read_bytes())
+        return read_certificate(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is not a certificate: {error}") from None
 
 
-def _authority(files: CertificateFiles, now: datetime) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+def read_certificate(pem: bytes) -> x509.Certificate:
+    """The first of a PEM text. Raises ValueError."""
+    return x509.load_pem_x509_certificate(pem)
+
+
+def _authority(files: CertificateFiles, now: datetime) -> Pair:
     """The CA of the directory; a new one where there is none or where it would end before what it signs."""
-    if files.ca.exists() and files.ca_key.exists():
-        key = serialization.load_pem_private_key(files.ca_key.read_bytes(), None)
-        ca = _read(files.ca)
-        if isinstance(key, ec.EllipticCurvePrivateKey) and ca.not_valid_after_utc > now + SERVER_VALID:
-            return key, ca
+    if (
+        files.ca.exists()
+        and files.ca_key.exists()
+        and _read(files.ca).not_valid_after_utc > now + SERVER_VALID
+    ):
+        return Pair(files.ca.read_bytes(), files.ca_key.read_bytes())
+    made = new_authority(now)
+    _write(files.ca_key, made.key, 0o600)
+    _write(files.ca, made.certificate, 0o644)
+    return made
+
+
+def new_authority(now: datetime) -> Pair:
     key = ec.generate_private_key(ec.SECP256R1())
     serial = x509.random_serial_number()
     # The serial in the name tells two authorities of one directory apart.
@@ -102,45 +141,46 @@ def _authority(files: CertificateFiles, now: datetime) -> tuple[ec.EllipticCurve
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(serial)
-        .not_valid_before(now - _BACKDATE)
+        .not_valid_before(now - BACKDATE)
         .not_valid_after(now + CA_VALID)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(sign_certificates=True), critical=True)
         .add_extension(identifier, critical=False)
         .sign(key, hashes.SHA256())
     )
-    _write(files.ca_key, _pem(key), 0o600)
-    _write(files.ca, ca.public_bytes(serialization.Encoding.PEM), 0o644)
-    return key, ca
+    return Pair(ca.public_bytes(serialization.Encoding.PEM), _pem(key))
 
 
-def _make_server(
-    files: CertificateFiles,
-    names: Sequence[str],
-    ca_key: ec.EllipticCurvePrivateKey,
-    ca: x509.Certificate,
-    now: datetime,
-) -> None:
+def new_server(names: Sequence[str], authority: Pair, now: datetime) -> Pair:
+    """Raises ValueError for an authority that cannot sign."""
+    ca = read_certificate(authority.certificate)
+    ca_key = serialization.load_pem_private_key(authority.key, None)
+    if not isinstance(ca_key, ec.EllipticCurvePrivateKey):
+        raise ValueError("the authority's key is not one of an elliptic curve")  # noqa: TRY004 - a content, not a type
     key = ec.generate_private_key(ec.SECP256R1())
-    authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
+    identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
     certificate = (
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "orbweaver webhook")]))
         .issuer_name(ca.subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _BACKDATE)
-        .not_valid_after(now + SERVER_VALID)
+        .not_valid_before(now - BACKDATE)
+        .not_valid_after(min(now + SERVER_VALID, ca.not_valid_after_utc))
         .add_extension(x509.SubjectAlternativeName(_alternative_names(names)), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(sign_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(authority, critical=False)
+        .add_extension(identifier, critical=False)
         .sign(ca_key, hashes.SHA256())
     )
-    _write(files.server_key, _pem(key), 0o600)
-    _write(files.server, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+    return Pair(certificate.public_bytes(serialization.Encoding.PEM), _pem(key))
+
+
+def _write_server(files: CertificateFiles, pair: Pair) -> None:
+    _write(files.server_key, pair.key, 0o600)
+    _write(files.server, pair.certificate, 0o644)
 
 
 def _alternative_names(names: Sequence[str]) -> list[x509.GeneralName]:

@@ -150,6 +150,9 @@ def reconciled(current: Json, wanted: Json) -> Json | None:
 
 
 def _brought(entry: Json, wish: Json) -> Json:
+    if wish["name"] in (NAMESPACE_INJECTION, NETWORK_INJECTION):
+        ours = {key: value for key, value in wish.items() if key != "clientConfig"}
+        return {**entry, **ours, "clientConfig": _with_ca(entry["clientConfig"], wish)}
     out = {**entry, "clientConfig": _with_ca(entry["clientConfig"], wish)}
     if "namespaceSelector" in wish:
         out["namespaceSelector"] = wish["namespaceSelector"]

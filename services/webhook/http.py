@@ -24,7 +24,8 @@ from services.webhook import review
 from services.webhook.lease import Leases, LeasesUnknownError
 from shared.admission.rules import asks_leases
 from shared.admission.view import Objects
-from shared.telemetry import Telemetry, extract
+from shared.telemetry import ActiveSpan, Telemetry, extract, inject
+from shared.telemetry.context import TRACEPARENT
 from shared.telemetry.metrics import WebhookMetrics
 
 log = structlog.get_logger()
@@ -51,12 +52,18 @@ class AdmissionApp:
     """The Starlette application. `view` and `leases` are given, so that a test can serve any state."""
 
     def __init__(
-        self, view: ObjectView, leases: Leases, telemetry: Telemetry, metrics: WebhookMetrics
+        self,
+        view: ObjectView,
+        leases: Leases,
+        telemetry: Telemetry,
+        metrics: WebhookMetrics,
+        spared: frozenset[str] = frozenset(),
     ) -> None:
         self._view = view
         self._leases = leases
         self._telemetry = telemetry
         self._metrics = metrics
+        self._spared = spared
         routes = [Route(path, self._serve, methods=["POST"]) for path in review.PATHS]
         self.asgi = Starlette(routes=[*routes, Route("/webhook-health-check", self._health, methods=["GET"])])
 
@@ -78,8 +85,12 @@ class AdmissionApp:
             span.set("admission.verb", verb)
             span.set("admission.operation", request.operation)
             span.set("admission.object", f"{kind}/{request.namespace}/{request.name}")
+            span.set("admission.uid", request.uid)
+            if kind == "Pod" and (uid := review.uid_of(request)):
+                span.set("k8s.pod.uid", uid)
+            site = review.Site(spared=self._spared, traceparent=_traceparent(span))
             try:
-                answer = await self._answer(verb, kind, request)
+                answer = await self._answer(verb, kind, request, site)
             except Exception:
                 log.exception("a review failed", kind=kind, name=request.name)
                 return PlainTextResponse("this is a defect of ours; the log has the trace\n", 500)
@@ -89,12 +100,12 @@ class AdmissionApp:
         self._metrics.reviewed(kind, allowed, time.monotonic() - start_s)
         return Response(msgspec.json.encode(answer), media_type="application/json")
 
-    async def _answer(self, verb: review.Verb, kind: str, request: review.Request) -> dict[str, Any]:
-        if verb == "mutate" and kind == "Pod":
-            return review.answer(verb, kind, request, Objects())  # needs no view: it changes nothing yet
+    async def _answer(
+        self, verb: review.Verb, kind: str, request: review.Request, site: review.Site
+    ) -> dict[str, Any]:
         reason = self._view.not_ready()
         if reason:
-            return review.refused(request, 503, f"the webhook cannot judge yet: {reason}")
+            return review.unread(verb, kind, request, reason, site)
         objects = self._view.objects
         if verb == "validate" and asks_leases(request.operation, request.object, request.old_object, objects):
             try:
@@ -104,7 +115,13 @@ class AdmissionApp:
                     "the allocator does not tell which addresses are in use, so nothing can be taken away now"
                 )
                 return review.refused(request, 503, f"{sentence}: {error}")
-        return review.answer(verb, kind, request, objects)
+        return review.answer(verb, kind, request, objects, site)
+
+
+def _traceparent(span: ActiveSpan) -> str:
+    headers: dict[str, str] = {}
+    inject(headers, span.context)
+    return headers.get(TRACEPARENT, "")
 
 
 async def _read(http: HttpRequest) -> bytes | None:

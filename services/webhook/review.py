@@ -12,14 +12,18 @@ from typing import Any, Literal, cast
 import msgspec
 
 from services.webhook.patch import diff
+from shared.admission import draft
+from shared.admission.injection import inject, injects
 from shared.admission.rules import mutate, validate
-from shared.admission.verdict import Verdict
+from shared.admission.verdict import Verdict, verdict
 from shared.admission.view import View
 from shared.manifests.kinds import BY_KIND
 from shared.manifests.meta import Json
 from shared.manifests.problem import Code, FieldError
 
 API_VERSION = "admission.k8s.io/v1"
+TRACEPARENT = "orbweaver.io/traceparent"
+"""Annotation of a pod that we changed: the span of its admission, to which its attach is linked."""
 _OURS = ("SpiderIPPool", "SpiderSubnet", "SpiderReservedIP", "SpiderMultusConfig", "SpiderCoordinator")
 _CORE = ("Pod", "Namespace", "ConfigMap", "Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob")
 Verb = Literal["mutate", "validate"]
@@ -102,8 +106,19 @@ def decode(body: bytes) -> Request:
     return review.request
 
 
-def answer(verb: Verb, kind: str, request: Request, view: View) -> dict[str, Any]:
-    """The review that answers. A mutation never refuses, but for the kind of a feature that is off."""
+class Site(msgspec.Struct, frozen=True, kw_only=True):
+    """Where we run and which trace the answer belongs to. Pods of `spared` namespaces are never refused, nor changed."""
+
+    spared: frozenset[str] = frozenset()
+    traceparent: str = ""
+
+
+NOWHERE = Site()
+
+
+def answer(verb: Verb, kind: str, request: Request, view: View, site: Site = NOWHERE) -> dict[str, Any]:
+    """The review that answers. A mutation refuses nothing but a pod whose injection cannot be, and the kind of a feature that is
+    off."""
     if request.kind.kind != kind:
         return refused(request, 422, f"{request.kind.kind} was sent to the path of {kind}")
     for raw in (request.object, request.old_object):
@@ -118,8 +133,28 @@ def answer(verb: Verb, kind: str, request: Request, view: View) -> dict[str, Any
     if request.sub_resource:
         return _review(request, {"allowed": True})
     if verb == "mutate":
-        return _mutated(request, view)
-    return _validated(request, view)
+        return _injected(request, view, site) if kind == "Pod" else _mutated(request, view)
+    return _validated(request, view, _mode(kind, request, view, site))
+
+
+def unread(verb: Verb, kind: str, request: Request, reason: str, site: Site) -> dict[str, Any]:
+    """The answer while the objects are not read: what is only looked at is let pass, all else waits."""
+    if is_looked_at(verb, kind) or (kind == "Pod" and request.namespace in site.spared):
+        return _review(request, {"allowed": True, "warnings": [f"not looked at by orbweaver: {reason}"]})
+    return refused(request, 503, f"the webhook cannot judge yet: {reason}")
+
+
+def is_looked_at(verb: Verb, kind: str) -> bool:
+    """Whether the cluster goes on without our answer (failurePolicy Ignore)."""
+    return verb == "validate" and kind in _CORE
+
+
+def _mode(kind: str, request: Request, view: View, site: Site) -> str:
+    """`podValidation` for pods and what makes them; everything else is enforced."""
+    if kind not in _CORE or kind in ("Namespace", "ConfigMap"):
+        return "enforce"
+    mode = view.settings.pod_validation
+    return "warn" if mode == "enforce" and request.namespace in site.spared else mode
 
 
 def _is(raw: Json, kind: GroupVersionKind) -> bool:
@@ -130,31 +165,59 @@ def _mutated(request: Request, view: View) -> dict[str, Any]:
     before = request.object
     if before is None:
         return _review(request, {"allowed": True})
-    operations = diff(before, mutate(before, view))
+    return _patched(request, before, mutate(before, view))
+
+
+def _patched(request: Request, before: Json, after: Json) -> dict[str, Any]:
+    operations = diff(before, after)
     if not operations:
         return _review(request, {"allowed": True})
     patch = base64.b64encode(msgspec.json.encode(operations)).decode()
     return _review(request, {"allowed": True, "patchType": "JSONPatch", "patch": patch})
 
 
-def _validated(request: Request, view: View) -> dict[str, Any]:
-    if request.operation not in ("CREATE", "UPDATE", "DELETE"):
+def _injected(request: Request, view: View, site: Site) -> dict[str, Any]:
+    before = request.object
+    namespace = request.namespace
+    if (
+        before is None
+        or request.operation != "CREATE"
+        or namespace in site.spared
+        or not injects(namespace, view)
+    ):
         return _review(request, {"allowed": True})
-    verdict = validate(request.operation, request.object, request.old_object, view)
-    warnings = [f"{one.field}: {one.message}" for one in verdict.warnings]
+    after = inject(before, namespace, view)
+    if isinstance(after, tuple):
+        return _review(request, {"allowed": False, "status": _status(request, verdict(after))})
+    if after == before:
+        return _review(request, {"allowed": True})
+    meta = draft.section(after, "metadata")
+    marks = draft.section(meta, "annotations") if meta is not None and site.traceparent else None
+    if marks is not None:
+        marks[TRACEPARENT] = site.traceparent
+    return _patched(request, before, after)
+
+
+def _validated(request: Request, view: View, mode: str) -> dict[str, Any]:
+    if request.operation not in ("CREATE", "UPDATE", "DELETE") or mode == "off":
+        return _review(request, {"allowed": True})
+    found = validate(request.operation, request.object, request.old_object, view)
+    if mode == "warn":
+        found = verdict((), (*found.errors, *found.warnings))
+    warnings = [f"{one.field}: {one.message}" for one in found.warnings]
     extra: dict[str, Any] = {"warnings": warnings} if warnings else {}
-    if verdict.valid:
+    if found.valid:
         return _review(request, {"allowed": True, **extra})
-    return _review(request, {"allowed": False, "status": _status(request, verdict), **extra})
+    return _review(request, {"allowed": False, "status": _status(request, found), **extra})
 
 
-def _status(request: Request, verdict: Verdict) -> dict[str, Any]:
+def _status(request: Request, found: Verdict) -> dict[str, Any]:
     """A Status as the API server writes it for an invalid object, with every cause."""
-    code = verdict.status
+    code = found.status
     resource = f"{request.kind.kind}.{request.kind.group}" if request.kind.group else request.kind.kind
     name = request.name or _name(request.object) or _name(request.old_object)
     sentences = [
-        f"{error.field}: {error.message}" if error.field else error.message for error in verdict.errors
+        f"{error.field}: {error.message}" if error.field else error.message for error in found.errors
     ]
     together = sentences[0] if len(sentences) == 1 else f"[{', '.join(sentences)}]"
     verb = {403: "is forbidden", 409: "already exists"}.get(code, "is invalid")
@@ -167,7 +230,7 @@ def _status(request: Request, verdict: Verdict) -> dict[str, Any]:
             "group": request.kind.group,
             "kind": request.kind.kind,
             "name": name,
-            "causes": [_cause(error) for error in verdict.errors],
+            "causes": [_cause(error) for error in found.errors],
         },
     }
 
@@ -180,6 +243,13 @@ def _name(raw: Json | None) -> str:
     meta = raw.get("metadata") if raw is not None else None
     name = cast("Json", meta).get("name") if isinstance(meta, dict) else None
     return name if isinstance(name, str) else ""
+
+
+def uid_of(request: Request) -> str:
+    """The UID of the object; empty before it has one (mutating webhooks of a CREATE are called without)."""
+    meta = request.object.get("metadata") if request.object is not None else None
+    uid = cast("Json", meta).get("uid") if isinstance(meta, dict) else None
+    return uid if isinstance(uid, str) else ""
 
 
 def refused(request: Request, code: int, message: str) -> dict[str, Any]:

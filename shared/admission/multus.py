@@ -137,27 +137,28 @@ def _name_errors(config: SpiderMultusConfig, view: View) -> list[FieldError]:
 
 
 def _injection_errors(config: SpiderMultusConfig) -> list[FieldError]:
-    """A member of an injection group must say which resource a pod of the group gets, and which pools."""
     out: list[FieldError] = []
     annotations: Mapping[str, str] = config.metadata.annotations
-    cni_type = config.spec.cni_type or "custom"
-    resource, pools = blocks.resource_and_pools(config.spec)
     for key in (RDMA_RESOURCE_INJECT, NETWORK_RESOURCE_INJECT):
-        if key not in annotations:
-            continue
-        wrong = value_error(annotations[key])
-        if wrong:
-            out.append(invalid(path_of(key), wrong))
-        if cni_type in ("ovs", "custom"):
-            out.append(invalid(path_of(key), f"the cniType {cni_type} does not support resource injection"))
-            continue
-        if key == RDMA_RESOURCE_INJECT and not resource:
-            out.append(
-                invalid(blocks.resource_path(cni_type), f"must be given, since {key} is set", "Required")
-            )
-        if not pools and (resource or key == RDMA_RESOURCE_INJECT):
-            path = f"spec.{blocks.KEYS.get(cni_type, cni_type)}.ippools"
-            out.append(invalid(path, f"must name at least one IPPool, since {key} is set", "Required"))
+        if key in annotations:
+            wrong = value_error(annotations[key])
+            out += [invalid(path_of(key), wrong)] if wrong else []
+            out += group_errors(config, key)
+    return out
+
+
+def group_errors(config: SpiderMultusConfig, key: str) -> list[FieldError]:
+    """What a member of an injection group lacks: it must say which resource a pod of the group gets, and which pools."""
+    cni_type = config.spec.cni_type or "custom"
+    if cni_type in ("ovs", "custom"):
+        return [invalid(path_of(key), f"the cniType {cni_type} does not support resource injection")]
+    out: list[FieldError] = []
+    resource, pools = blocks.resource_and_pools(config.spec)
+    if key == RDMA_RESOURCE_INJECT and not resource:
+        out.append(invalid(blocks.resource_path(cni_type), f"must be given, since {key} is set", "Required"))
+    if not pools and (resource or key == RDMA_RESOURCE_INJECT):
+        path = f"spec.{blocks.KEYS.get(cni_type, cni_type)}.ippools"
+        out.append(invalid(path, f"must name at least one IPPool, since {key} is set", "Required"))
     return out
 
 

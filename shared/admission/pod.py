@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from shared.admission.preview import preview
 from shared.admission.view import View
 from shared.manifests import annotations as notes
 from shared.manifests import wildcard
@@ -17,7 +18,9 @@ from shared.manifests.annotations import NicPools, PoolRequest, path_of
 from shared.manifests.meta import OwnerReference
 from shared.manifests.networks import DEFAULT_NETWORK, NETWORKS, default_network, interface_of, networks
 from shared.manifests.problem import FieldError, Invalid, invalid
+from shared.manifests.settings import CONFIG_MAP
 from shared.manifests.workload import CronJob, Namespace, Pod, PodTemplate, Workload
+from shared.selection.rule import other_family, pool_unknown
 
 _PARSERS: dict[str, Callable[[str], object]] = {
     notes.IPPOOL: notes.ippool,
@@ -57,15 +60,26 @@ def pod_findings(pod: Pod, old: Pod | None, view: View) -> tuple[list[FieldError
             if isinstance(value, Invalid):
                 errors += value.errors
             elif isinstance(value, PoolRequest):
-                _look_up(value, path_of(key), view, errors, warnings)
+                _look_up(value, path_of(key), view, warnings)
             elif key == notes.IPPOOLS:
                 for item in value if isinstance(value, tuple) else ():  # pyright: ignore[reportUnknownVariableType]
                     if isinstance(item, NicPools):
                         request = PoolRequest(ipv4=item.ipv4, ipv6=item.ipv6)
-                        _look_up(request, path_of(key), view, errors, warnings)
+                        _look_up(request, path_of(key), view, warnings)
     errors += _subnet_errors(pod, changed, view)
     errors += _network_errors(pod, changed, warnings)
-    return errors, warnings
+    warnings += _injection_warnings(changed, view)
+    if errors or not any(key in changed for key in POD_KEYS):
+        return errors, warnings
+    more, hints = preview(pod, view)
+    return more, warnings + hints
+
+
+def _injection_warnings(changed: Mapping[str, str], view: View) -> list[FieldError]:
+    if view.settings.pod_resource_inject.enabled:
+        return []
+    sentence = f"has no effect: podResourceInject.enabled is not set in ConfigMap {CONFIG_MAP}"
+    return [invalid(path_of(key), sentence, "Unknown") for key in INJECTION_KEYS if key in changed]
 
 
 def template_findings(
@@ -105,14 +119,20 @@ def namespace_findings(
             errors += names.errors
             continue
         request = PoolRequest(ipv4=names) if family == 4 else PoolRequest(ipv6=names)
-        _look_up(request, path_of(key), view, errors, warnings)
+        _look_up(request, path_of(key), view, warnings)
+        errors += [
+            invalid(
+                path_of(key),
+                f"SpiderIPPool {pool.name} {other_family(pool)}, and stands among those of IPv{family}",
+            )
+            for name in names
+            if (pool := view.cluster.pools.get(name)) is not None and pool.family != family
+        ]
     return errors, warnings
 
 
-def _look_up(
-    request: PoolRequest, path: str, view: View, errors: list[FieldError], warnings: list[FieldError]
-) -> None:
-    """A pool of the wrong family is an error, since a pool's family never changes; a missing one may still come."""
+def _look_up(request: PoolRequest, path: str, view: View, warnings: list[FieldError]) -> None:
+    """What is named and not there may still come."""
     for family, names in ((4, request.ipv4), (6, request.ipv6)):
         if names and not view.settings.family_enabled(family):
             warnings.append(invalid(path, f"IPv{family} is disabled, so its IPPools are left out", "Unknown"))
@@ -128,14 +148,8 @@ def _look_up(
                         invalid(path, f"the pattern {name!r} matches no IPv{family} IPPool now", "Unknown")
                     )
                 continue
-            pool = view.pool(name)
-            if pool is None:
-                warnings.append(invalid(path, f"the IPPool {name} does not exist now", "Unknown"))
-            elif pool.spec.ip_version not in (0, family):
-                sentence = (
-                    f"the IPPool {name} is IPv{pool.spec.ip_version}, but stands among those of IPv{family}"
-                )
-                errors.append(invalid(path, sentence))
+            if view.pool(name) is None:
+                warnings.append(invalid(path, pool_unknown(name), "Unknown"))
 
 
 def _subnet_errors(pod: Pod, changed: Mapping[str, str], view: View) -> list[FieldError]:

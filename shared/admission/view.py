@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Protocol, cast
 
+from shared.admission.cluster import AdmissionCluster
 from shared.admission.network_index import NetworkIndex
 from shared.manifests import shape
 from shared.manifests.document import ObjectKey
@@ -18,8 +19,9 @@ from shared.manifests.meta import Json, Object
 from shared.manifests.network import NetworkAttachmentDefinition, SpiderMultusConfig
 from shared.manifests.problem import Invalid
 from shared.manifests.settings import CONFIG_MAP, Settings, settings_of
-from shared.manifests.workload import ConfigMap
+from shared.manifests.workload import ConfigMap, Namespace
 from shared.net.ranges import Network
+from shared.selection.cluster import Cluster
 
 
 class View(Protocol):
@@ -27,6 +29,11 @@ class View(Protocol):
 
     @property
     def settings(self) -> Settings: ...
+
+    @property
+    def cluster(self) -> Cluster:
+        """The same, as selection reads it."""
+        ...
 
     def pools(self) -> Iterable[SpiderIPPool]: ...
 
@@ -42,6 +49,12 @@ class View(Protocol):
 
     def multus_configs(self, namespace: str) -> Iterable[SpiderMultusConfig]: ...
 
+    def network_configs(self) -> Iterable[SpiderMultusConfig]:
+        """Those of all namespaces."""
+        ...
+
+    def namespace(self, name: str) -> Namespace | None: ...
+
     def network_definition(self, namespace: str, name: str) -> NetworkAttachmentDefinition | None: ...
 
     def allocated(self, pool: str) -> Mapping[str, str] | None:
@@ -50,7 +63,14 @@ class View(Protocol):
 
 
 READ_KINDS = frozenset(
-    ("SpiderIPPool", "SpiderSubnet", "SpiderMultusConfig", "NetworkAttachmentDefinition", "ConfigMap")
+    (
+        "SpiderIPPool",
+        "SpiderSubnet",
+        "SpiderMultusConfig",
+        "NetworkAttachmentDefinition",
+        "ConfigMap",
+        "Namespace",
+    )
 )
 """The kinds that rules look up; a store may leave out all others."""
 
@@ -65,7 +85,7 @@ class Objects:
         self._raw: dict[ObjectKey, Json] = {}
         self._typed: dict[str, dict[ObjectKey, Object]] = {kind: {} for kind in READ_KINDS}
         self._networks = NetworkIndex()
-        self._settings = Settings()
+        self.cluster = AdmissionCluster()
         self._leases = leases
         for raw in objects:
             self.put(raw)
@@ -76,7 +96,7 @@ class Objects:
         out._raw = dict(self._raw)
         out._typed = {kind: dict(members) for kind, members in self._typed.items()}
         out._networks = self._networks.copy()
-        out._settings = self._settings
+        out.cluster = self.cluster.copy()
         return out
 
     def put(self, raw: Json) -> ObjectKey:
@@ -93,6 +113,7 @@ class Objects:
             value = shape.decode(row.type, raw)
             if not isinstance(value, Invalid):
                 self._typed[key.kind][key] = value
+                self.cluster.put(key, value)
                 if isinstance(value, SpiderIPPool):
                     self._networks.add(key.name, value.spec.subnet)
                 if key.kind == "ConfigMap" and key.name == CONFIG_MAP:
@@ -103,6 +124,7 @@ class Objects:
         """Forgets an object; the object, or None if there was none."""
         gone = self._raw.pop(key, None)
         typed = self._typed.get(key.kind, {}).pop(key, None)
+        self.cluster.remove(key)
         if isinstance(typed, SpiderIPPool):
             self._networks.discard(key.name, typed.spec.subnet)
         elif isinstance(typed, ConfigMap):
@@ -117,18 +139,18 @@ class Objects:
 
     def _read_settings(self) -> None:
         """The first readable `spiderpool-conf`; the default settings where there is none."""
-        self._settings = Settings()
+        self.cluster.settings = Settings()
         for key in sorted(self._typed["ConfigMap"]):
             config_map = self._typed["ConfigMap"][key]
             if key.name == CONFIG_MAP and isinstance(config_map, ConfigMap):
                 settings = settings_of(config_map)
                 if not isinstance(settings, Invalid):
-                    self._settings = settings
+                    self.cluster.settings = settings
                     return
 
     @property
     def settings(self) -> Settings:
-        return self._settings
+        return self.cluster.settings
 
     def pools(self) -> Iterable[SpiderIPPool]:
         return [one for one in self._typed["SpiderIPPool"].values() if isinstance(one, SpiderIPPool)]
@@ -154,6 +176,18 @@ class Objects:
             for key, one in self._typed["SpiderMultusConfig"].items()
             if key.namespace == namespace and isinstance(one, SpiderMultusConfig)
         ]
+
+    def network_configs(self) -> Iterable[SpiderMultusConfig]:
+        return [
+            one for one in self._typed["SpiderMultusConfig"].values() if isinstance(one, SpiderMultusConfig)
+        ]
+
+    def namespace(self, name: str) -> Namespace | None:
+        found = self._typed["Namespace"].get(ObjectKey("Namespace", "", name))
+        return found if isinstance(found, Namespace) else None
+
+    def namespaces(self) -> Iterable[Namespace]:
+        return [one for one in self._typed["Namespace"].values() if isinstance(one, Namespace)]
 
     def network_definition(self, namespace: str, name: str) -> NetworkAttachmentDefinition | None:
         key = ObjectKey("NetworkAttachmentDefinition", namespace, name)

@@ -6,11 +6,21 @@ gives an interface that names no pools itself. Must not know what is free, or ho
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 import msgspec
 
 from shared import limits
 from shared.contracts.ipam import Allocate, InterfaceRequest
-from shared.manifests.annotations import IPPOOLS, ippools, path_of
+from shared.manifests.annotations import (
+    DEFAULT_ROUTE_NIC,
+    IPPOOLS,
+    ROUTES,
+    default_route_nic,
+    ippools,
+    path_of,
+    routes,
+)
 from shared.manifests.networks import (
     DEFAULT_NETWORK,
     NETWORKS,
@@ -28,12 +38,12 @@ def requests_of(
     facts: Cluster, pod: PodFact | None, command: Allocate
 ) -> tuple[InterfaceRequest, ...] | Refusal:
     """What the command asks for, all networks of the pod included where it says so, with the pools of each network."""
-    asked = _with_further(facts, pod, command.interfaces) if command.further_networks else command.interfaces
+    asked = with_further(facts, pod, command.interfaces) if command.further_networks else command.interfaces
     if isinstance(asked, Refusal):
         return asked
     out: list[InterfaceRequest] = []
     for request in asked:
-        found = _with_pools(facts, request)
+        found = with_pools(facts, request)
         if isinstance(found, Refusal):
             return found
         out.append(found)
@@ -53,7 +63,7 @@ def interfaces_of(pod: PodFact) -> frozenset[str]:
     )
 
 
-def _with_further(
+def with_further(
     facts: Cluster, pod: PodFact | None, asked: tuple[InterfaceRequest, ...]
 ) -> tuple[InterfaceRequest, ...] | Refusal:
     """The annotations' elements may also ask for addresses or a MAC: a network of ours gives neither by wish, as under Multus."""
@@ -90,14 +100,12 @@ def _name(ref: NetworkRef) -> str:
     return f"{ref.namespace}/{ref.name}"
 
 
-def _with_pools(facts: Cluster, request: InterfaceRequest) -> InterfaceRequest | Refusal:
+def with_pools(facts: Cluster, request: InterfaceRequest) -> InterfaceRequest | Refusal:
     if not request.network:
         return request
     network = facts.networks.get(request.network)
     if network is None:
-        return Refusal(
-            "network_unknown", f"SpiderMultusConfig {request.network} of {request.ifname} is not found"
-        )
+        return network_unknown(request)
     if network.disable_ipam:
         return Refusal(
             "not_in_this_version", f"SpiderMultusConfig {request.network}: disableIPAM is not served yet"
@@ -105,3 +113,31 @@ def _with_pools(facts: Cluster, request: InterfaceRequest) -> InterfaceRequest |
     if request.ipv4 or request.ipv6:
         return request
     return msgspec.structs.replace(request, ipv4=network.ipv4, ipv6=network.ipv6)
+
+
+def network_unknown(request: InterfaceRequest) -> Refusal:
+    return Refusal(
+        "network_unknown", f"SpiderMultusConfig {request.network} of {request.ifname} is not found"
+    )
+
+
+def check_annotations(pod: PodFact | None, ifnames: Set[str]) -> Refusal | None:
+    """What is wrong with the pod's annotations beside its pools: routes and the default-route NIC.
+
+    `ifnames` are the interfaces that it has or is about to have."""
+    if pod is None:
+        return None
+    nic = default_route_nic(pod.annotations.get(DEFAULT_ROUTE_NIC, ""))
+    for parsed in (
+        routes(pod.annotations[ROUTES]) if pod.annotations.get(ROUTES) else (),
+        nic,
+    ):
+        if isinstance(parsed, Invalid):
+            return Refusal("annotation_invalid", f"pod {pod.namespace}/{pod.name}: {parsed.message}")
+    if nic and nic not in ifnames and nic not in (names := interfaces_of(pod)):
+        known = ", ".join(sorted({*ifnames, *names}))
+        return Refusal(
+            "annotation_invalid",
+            f"pod {pod.namespace}/{pod.name}: podDefaultRouteNIC: {nic} don't exist in pod; it has {known}",
+        )
+    return None

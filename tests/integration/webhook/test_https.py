@@ -123,7 +123,7 @@ def test_pods_are_judged_and_not_changed(webhook: Webhook, fresh_nats_server: Na
             assert untouched == {"uid": untouched["uid"], "allowed": True}
             warned = await in_thread(webhook.review, "validate", pod)
             assert warned["allowed"]
-            assert "the IPPool later does not exist now" in warned["warnings"][0]
+            assert "SpiderIPPool later is not found" in warned["warnings"][0]
             pod["metadata"]["annotations"]["ipam.spidernet.io/ippool"] = "{"
             assert (await in_thread(webhook.review, "validate", pod))["status"]["code"] == 422
 

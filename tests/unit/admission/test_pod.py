@@ -60,13 +60,13 @@ def test_all_annotations_are_told_at_once() -> None:
 def test_a00003_an_unknown_pool_may_still_come() -> None:
     verdict = create(pod(**{IPPOOL: '{"ipv4":["later","no-*"]}'}))
     assert verdict.valid
-    assert "the IPPool later does not exist now" in warned(verdict)
+    assert "SpiderIPPool later is not found" in warned(verdict)
     assert "the pattern 'no-*' matches no IPv4 IPPool now" in warned(verdict)
 
 
 def test_a_pool_of_the_wrong_family_never_fits() -> None:
     verdict = create(pod(**{IPPOOLS: '[{"interface":"eth0","ipv4":["six"]}]'}), V6)
-    assert "the IPPool six is IPv6, but stands among those of IPv4" in said(verdict)
+    assert "all IPv4 IPPools [six] of eth0 filtered out: six is an IPv6 pool" in said(verdict)
     assert create(pod(**{IPPOOL: '{"ipv6":["six"],"ipv4":["a"]}'}), V6, pool()).valid
 
 
@@ -126,8 +126,8 @@ def test_a00007_defaults_of_a_namespace() -> None:
     assert fields(create(namespace(**{key: "a"}))) == [
         "metadata.annotations[ipam.spidernet.io/default-ipv4-ippool]"
     ]
-    assert "is IPv6" in said(create(namespace(**{key: '["six"]'}), V6))
-    assert "does not exist now" in warned(create(namespace(**{key: '["later"]'})))
+    assert "is an IPv6 pool" in said(create(namespace(**{key: '["six"]'}), V6))
+    assert "is not found" in warned(create(namespace(**{key: '["later"]'})))
     assert create(namespace(**{key: ""})).valid
 
 

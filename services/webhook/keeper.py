@@ -1,0 +1,158 @@
+"""Certificates and webhook configurations of a cluster, kept as they should be by every replica alike.
+
+Owns when it is looked, and the order: the Secret before the files, the files before the configurations name their authority. All
+replicas come to the same, so they need no leader: who is second finds nothing to do. Must not know what a configuration says
+(configuration.py) nor when an authority changes (authority.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
+
+import structlog
+
+from services.webhook.authority import Authority, due, from_secret
+from services.webhook.certificate import CertificateFiles, ensure_certificates, issue_into
+from services.webhook.configuration import Reach, Wish, mutating, reconciled, validating
+from services.webhook.kube import KubeClient, KubeError
+from shared.manifests.meta import Json
+from shared.settings import ClusterAdmissionSettings
+
+log = structlog.get_logger()
+
+LOOK_S = 60.0
+RETRY_S = 1.0
+_CONFLICT = 409
+_API = "/apis/admissionregistration.k8s.io/v1"
+
+
+class Keeper:
+    """`wish` tells what the configurations depend on now, without the authority; `changed` is called with a new set of files."""
+
+    def __init__(
+        self,
+        kube: KubeClient,
+        settings: ClusterAdmissionSettings,
+        directory: Path,
+        names: tuple[str, ...],
+        wish: Callable[[], Wish | None],
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._kube = kube
+        self._settings = settings
+        self._directory = directory
+        self._names = names
+        self._wish = wish
+        self._now = now
+        self._look = asyncio.Event()
+        self.problem = "the webhook configurations are not looked at yet"
+        """Why certificates or configurations may be out of date; empty when they are true."""
+
+    def look(self) -> None:
+        """Something changed that the configurations depend on."""
+        self._look.set()
+
+    async def certificates(self) -> CertificateFiles:
+        """The files, as soon as the authority is known. Waits for the API server as long as it takes, unless files are there."""
+        while True:
+            try:
+                return await self._issue()
+            except KubeError as error:
+                log.warning("the authority cannot be read yet", error=str(error))
+                files = CertificateFiles(self._directory)
+                if files.server.exists() and files.server_key.exists():
+                    return files
+            await asyncio.sleep(RETRY_S)
+
+    async def run(self) -> None:
+        """Looks once a minute, when told to, and soon again after a failure."""
+        while True:
+            self._look.clear()
+            try:
+                await self._issue()
+                await self._reconcile()
+                self.problem = ""
+            except (KubeError, OSError, ValueError) as error:
+                self.problem = str(error)
+                log.warning("webhook configurations not looked at", error=str(error))
+            try:
+                await asyncio.wait_for(self._look.wait(), RETRY_S * 5 if self.problem else LOOK_S)
+            except TimeoutError:
+                continue
+
+    async def _issue(self) -> CertificateFiles:
+        if not self._settings.secret:
+            return ensure_certificates(self._directory, self._names, self._now())
+        authority = await self._authority()
+        return issue_into(self._directory, self._names, authority.current, authority.bundle, self._now())
+
+    async def _authority(self) -> Authority:
+        """The shared authority, made or brought one step on where that is due. Raises KubeError, ValueError."""
+        collection = f"/api/v1/namespaces/{self._settings.namespace}/secrets"
+        path = f"{collection}/{self._settings.secret}"
+        while True:
+            stored = await self._kube.get(path)
+            known = from_secret(cast("dict[str, str]", (stored or {}).get("data") or {}))
+            wanted = due(known, self._now())
+            if wanted is known:
+                return wanted
+            try:
+                if stored is None:
+                    await self._kube.create(collection, self._secret(wanted))
+                else:
+                    await self._kube.replace(path, {**stored, "data": wanted.to_secret()})
+            except KubeError as error:
+                if error.status == _CONFLICT:
+                    continue  # another replica was first: what it wrote counts
+                raise
+            log.info("the authority of the webhook moved on", trusted=wanted.bundle.count(b"BEGIN"))
+            return wanted
+
+    def _secret(self, authority: Authority) -> Json:
+        return {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": self._settings.secret, "namespace": self._settings.namespace},
+            "type": "Opaque",
+            "data": authority.to_secret(),
+        }
+
+    async def _reconcile(self) -> None:
+        wish = self._wish()
+        if wish is None:
+            raise ValueError("the objects are not read yet")
+        ca = CertificateFiles(self._directory).ca
+        bundle = base64.b64encode(ca.read_bytes()).decode() if ca.exists() else ""
+        whole = Wish(
+            own_namespace=self._settings.namespace,
+            ca_bundle=bundle,
+            settings=wish.settings,
+            injecting=wish.injecting,
+        )
+        for kind, wanted in (
+            ("validatingwebhookconfigurations", validating(Reach(), whole)),
+            ("mutatingwebhookconfigurations", mutating(Reach(), whole)),
+        ):
+            await self._bring(f"{_API}/{kind}/{self._settings.configuration}", wanted)
+
+    async def _bring(self, path: str, wanted: Json) -> None:
+        while True:
+            current = await self._kube.get(path)
+            if current is None:
+                raise ValueError(f"{path} is not there: apply deploy/base/webhook")
+            changed = reconciled(current, wanted)
+            if changed is None:
+                return
+            try:
+                await self._kube.replace(path, changed)
+            except KubeError as error:
+                if error.status == _CONFLICT:
+                    continue
+                raise
+            log.info("webhook configuration brought up to date", path=path)
+            return

@@ -1,0 +1,100 @@
+"""The Kubernetes API as the webhook needs it: one Secret and two configurations, read, made and replaced.
+
+Owns the client library (the webhook's only importer of `kubernetes`), credentials and time-outs. Must not know what is in the objects.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import aiohttp
+import msgspec
+from kubernetes.aio import config as kube_config
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.config.config_exception import ConfigException
+
+from shared.manifests.meta import Json
+
+REQUEST_TIMEOUT_S = 10.0
+USER_AGENT = "orbweaver-webhook"
+_JSON = "application/json"
+
+
+class KubeError(Exception):
+    """The request failed. `status` is HTTP's, 0 where nobody answered: it may have had its effect then."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class KubeClient:
+    """Every request raises KubeError. `path` is the object's, or the collection's for `create`."""
+
+    def __init__(self, api: Any) -> None:
+        self._api = api
+
+    @classmethod
+    async def open(cls, kubeconfig: str) -> KubeClient:
+        """By a kubeconfig file, or from inside a cluster where it is empty. Raises ValueError that names what is missing."""
+        configuration: Any = Configuration()
+        try:
+            if kubeconfig:
+                await kube_config.load_kube_config(  # pyright: ignore[reportUnknownMemberType]
+                    config_file=kubeconfig, client_configuration=configuration
+                )
+            else:
+                kube_config.load_incluster_config(  # pyright: ignore[reportUnknownMemberType]
+                    client_configuration=configuration
+                )
+        except ConfigException as error:
+            where = f"kubeconfig {kubeconfig}" if kubeconfig else "in-cluster configuration"
+            raise ValueError(f"{where}: {error}") from None
+        # an API server is reached directly, whatever proxy the environment names for other things
+        configuration.client_session_kwargs = {"trust_env": False}
+        return cls(ApiClient(configuration))
+
+    async def close(self) -> None:
+        await self._api.close()
+
+    async def get(self, path: str) -> Json | None:
+        """None where there is none."""
+        try:
+            return await self._exchange("GET", path)
+        except KubeError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def create(self, path: str, body: Json) -> Json:
+        return await self._exchange("POST", path, body)
+
+    async def replace(self, path: str, body: Json) -> Json:
+        """Refused (409) if the object has another resourceVersion than `body`."""
+        return await self._exchange("PUT", path, body)
+
+    async def _exchange(self, method: str, path: str, body: Json | None = None) -> Json:
+        headers = {"Accept": _JSON, "Content-Type": _JSON, "User-Agent": USER_AGENT}
+        limits = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
+        try:
+            await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+            answer = await self._api.rest_client.request(
+                method,
+                f"{self._api.configuration.host}{path}",
+                headers=headers,
+                body=body,
+                _request_timeout=limits,
+            )
+            status: int = answer.response.status
+            text: bytes = await answer.response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise KubeError(0, f"{method} {path}: {error or type(error).__name__}") from None
+        try:
+            decoded: object = msgspec.json.decode(text)
+        except msgspec.MsgspecError:
+            decoded = {}
+        found = cast("Json", decoded) if isinstance(decoded, dict) else {}
+        if status >= 400:
+            raise KubeError(status, f"{method} {path}: {status} {found.get('message', '')}")
+        return found
