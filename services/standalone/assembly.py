@@ -91,6 +91,13 @@ def tools_bus(ports: Ports, credentials: Credentials, node: str = "") -> BusSett
     return msgspec.structs.replace(settings, inbox_prefix=tools_inbox(node)) if node else settings
 
 
+def _node_bus(servers: tuple[str, ...], node: str, identity: str, password: str) -> BusSettings:
+    """How an identity of a node connects to its leaf."""
+    return BusSettings(
+        servers=servers, user=identity, password=password, inbox_prefix=node_inbox(node, identity)
+    )
+
+
 def shim_settings(node: str, ports: Ports, credentials: Credentials, shim_netns: str) -> ShimSettings:
     return ShimSettings(
         server=f"{LOOPBACK}:{ports.nodes[node].leaf}",
@@ -200,18 +207,17 @@ def assemble(
     for node in nodes:
         own, kept = ports.nodes[node.name], credentials.nodes[node.name]
         leaf = (f"nats://{LOOPBACK}:{own.leaf}",)
-        prefix = node_inbox(node.name)
         instance, http = f"rdma-{token(node.name)}", f"{LOOPBACK}:{own.rdma_http}"
         rdma = RdmaSettings(
             node=node.name,
-            bus=BusSettings(servers=leaf, user="rdma", password=kept.rdma, inbox_prefix=prefix),
+            bus=_node_bus(leaf, node.name, "rdma", kept.rdma),
             telemetry=TelemetrySettings(http_address=http),
         )
         service("rdma", instance, rdma, asks=node.name, node=node.name, http=http, rank=NODE_RANK)
         instance, http = f"agent-{token(node.name)}", f"{LOOPBACK}:{own.agent_http}"
         agent = AgentSettings(
             node=node.name,
-            bus=BusSettings(servers=leaf, user="agent", password=kept.agent, inbox_prefix=prefix),
+            bus=_node_bus(leaf, node.name, "agent", kept.agent),
             telemetry=TelemetrySettings(http_address=http),
             state=str(layout.node_state(node.name)),
             netns=node.netns,

@@ -45,7 +45,7 @@ class Attacker:
             servers=(f"nats://{LOOPBACK}:{self.system.ports.nodes[node].leaf}",),
             user=identity,
             password=getattr(self.credentials.nodes[node], identity),
-            inbox_prefix=inbox("shim") if identity == "shim" else node_inbox(node),
+            inbox_prefix=inbox("shim") if identity == "shim" else node_inbox(node, identity),
         )
 
     def hub(self, identity: str) -> BusSettings:

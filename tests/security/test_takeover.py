@@ -44,7 +44,7 @@ VICTIMS_OWN = (
     subjects.witness(VICTIM),
     subjects.cni(VICTIM),
     subjects.ask_agent(VICTIM),
-    f"{subjects.node_inbox(VICTIM)}.guess",
+    f"{subjects.node_inbox(VICTIM, 'agent')}.guess",
     f"{subjects.tools_inbox(VICTIM)}.guess",
 )
 
@@ -295,7 +295,7 @@ def test_nobody_answers_for_another(stage: Stage, attacker: Attacker, rogue: Bus
                 "orb.cni.*",
                 "orb.ask.>",
                 subjects.IPAM_QUERY,
-                f"{subjects.node_inbox(VICTIM)}.>",
+                f"{subjects.node_inbox(VICTIM, 'agent')}.>",
                 "_R_.>",
                 "$JS.>",
             ):

@@ -130,7 +130,7 @@ class NatsServer:
             servers=(self.url,),
             user=f"{identity}-{node}" if node else identity,
             password=PASSWORD,
-            inbox_prefix=node_inbox(node) if node else inbox(identity),
+            inbox_prefix=node_inbox(node, identity) if node else inbox(identity),
         )
 
 

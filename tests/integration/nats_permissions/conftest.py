@@ -100,7 +100,7 @@ class Island:
             servers=(f"nats://{LOOPBACK}:{self.ports.nodes[node].leaf}",),
             user=identity,
             password=password,
-            inbox_prefix=inbox("shim") if identity == "shim" else node_inbox(node),
+            inbox_prefix=inbox("shim") if identity == "shim" else node_inbox(node, identity),
         )
 
     def rogue_leaf(self, user: str, password: str) -> BusSettings:

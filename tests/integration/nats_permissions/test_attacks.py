@@ -58,7 +58,7 @@ FOREIGN = (
     "orb.lead.allocator",
     facts("Pod", "default", "web"),
     "orb.facts.synced._._",
-    f"{node_inbox(OTHER)}.guessed",
+    f"{node_inbox(OTHER, 'agent')}.guessed",
     f"{tools_inbox(OTHER)}.guessed",
     f"{inbox('shim')}.guessed",
     f"{inbox('allocator')}.guessed",
@@ -119,7 +119,7 @@ def test_a_taken_node_sends_nothing_in_anothers_name(island: Island, deny: bool)
                 await allocator.serve(subject, hear)
             for subject in ("orb.ask.facts", "orb.ask.sync"):
                 await controller.serve(subject, hear)
-            for subject in (cni(OTHER), ask_agent(OTHER), f"{node_inbox(OTHER)}.>"):
+            for subject in (cni(OTHER), ask_agent(OTHER), f"{node_inbox(OTHER, 'agent')}.>"):
                 await victim.serve(subject, hear)
             await asyncio.sleep(0.3)
             for subject in (*FOREIGN, allocate(OWN), witness(OWN)):
