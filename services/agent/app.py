@@ -115,6 +115,7 @@ class App:
             journal=journal,
             kernel=self._kernel,
             is_busy=self._attachments.is_busy,
+            refused=self._metrics.refused,
         )
         self._running: dict[tuple[Verb, AttachmentId, str], asyncio.Task[Reply]] = {}
         self._background: set[asyncio.Task[None]] = set()

@@ -128,12 +128,14 @@ class Witness:
         journal: Journal,
         kernel: KernelThreads,
         is_busy: Callable[[AttachmentId], bool],
+        refused: Callable[[str], None],
     ) -> None:
         self._bus = bus
         self._node = node
         self._journal = journal
         self._kernel = kernel
         self._is_busy = is_busy
+        self._refused = refused
         self._told: OrderedDict[str, None] = OrderedDict()
         self._scanning = asyncio.Lock()
         self._hurried = asyncio.Event()
@@ -190,6 +192,7 @@ class Witness:
         try:
             question = WITNESS_QUESTION.decode(message.data)
         except MessageError as error:
+            self._refused("orb.ask.witness")
             log.warning("question refused", subject=message.subject, error=str(error))
             return
         match question:

@@ -213,6 +213,7 @@ class Replica:
         await self._ensure_streams()
         candidate = f"{self._settings.replica} {self._new_incarnation()}"
         election = Election(self._bus, "allocator", candidate, self._settings.stream_replicas, self._clock)
+        self._watch.begin()
         try:
             state = await self._take_over(election)
             self._reader.memory = state

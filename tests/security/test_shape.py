@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import secrets
 import time
 from collections.abc import Callable
@@ -88,6 +89,22 @@ CASES = (
         settings=lambda attacker: attacker.hub("allocator"),
     ),
     Case(subject=subjects.ASK_SYNC, family="orb.ask.sync", tag="ask.sync.1", settings=_tools),
+    *(
+        Case(
+            subject=subject,
+            family="orb.ask.witness",
+            tag="ask.witness.detail.1",
+            settings=lambda attacker: attacker.hub("allocator"),
+        )
+        for subject in (subjects.ask_witness(TAKEN), subjects.ASK_WITNESS_ALL)
+    ),
+    Case(
+        subject=subjects.ask_detach(TAKEN),
+        family="orb.ask.detach",
+        tag="ask.detach.1",
+        settings=lambda attacker: attacker.hub("allocator"),
+    ),
+    Case(subject=subjects.IPAM_COLLECT, family="orb.ipam.collect", tag="ipam.collect.1", settings=_tools),
     Case(
         subject=subjects.ask_agent(TAKEN),
         family="orb.ask.agent",
@@ -116,6 +133,45 @@ CASES = (
         settings=lambda attacker: attacker.hub("controller"),
     ),
 )
+
+
+APART = {
+    subjects.cni(TAKEN): "test_calls_that_no_shim_made_are_refused_and_counted",
+}
+"""Requests whose shape is not a message of the contracts, and the test that holds them."""
+
+
+UNSERVED = {"orb.ipam.adopt", "orb.rdma.n1"}
+"""Families of the table that no process of a standalone system takes."""
+
+
+def asked_subjects() -> set[str]:
+    """Every subject of shared/subjects.py on which somebody is asked or told what no stream stores."""
+    made: set[str] = set()
+    for name, one in vars(subjects).items():
+        if isinstance(one, str) and not name.startswith("_"):
+            made.add(one)
+        elif inspect.isfunction(one) and one.__module__ == subjects.__name__ and not name.startswith("_"):
+            parameters = inspect.signature(one).parameters.values()
+            if inspect.signature(one).return_annotation == "str":
+                made.add(one(*(1 if p.annotation == "int" else TAKEN for p in parameters)))
+    stored = [pattern.split(".")[1] for spec in subjects.STREAMS for pattern in spec.subjects]
+    return {
+        one
+        for one in made
+        if one.startswith("orb.") and one.split(".")[1] not in stored and not one.endswith(("*", ">"))
+    }
+
+
+def test_every_request_has_its_case() -> None:
+    """A new subject of the table comes with its attack."""
+    covered = {case.subject for case in CASES} | APART.keys()
+    families = {".".join(one.split(".")[:3]) for one in covered} | UNSERVED
+    missing = {
+        one for one in asked_subjects() if one not in covered and ".".join(one.split(".")[:3]) not in families
+    }
+    assert missing == set()
+    assert all(test in globals() for test in APART.values())
 
 
 async def send(bus: Bus, subject: str, payload: bytes) -> None:
