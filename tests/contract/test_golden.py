@@ -34,7 +34,7 @@ def _codecs() -> list[Codec[Any]]:
 def _codec_of(type_: type[msgspec.Struct]) -> Codec[Any]:
     """The codec by which the message is decoded on its subject; an event of the log is inside a Record."""
     for codec in _codecs():
-        of = codec._decoder.type
+        of = codec.message_type
         if of is type_ or type_ in getattr(of, "__args__", ()):
             return codec
     assert type_ in LeaseEvent.__args__, f"{type_.__name__} is decoded by no codec"
@@ -70,7 +70,7 @@ def test_every_tagged_struct_has_a_golden(type_: type[msgspec.Struct]) -> None:
 
 def test_every_codec_message_has_a_golden() -> None:
     for codec in _codecs():
-        of = codec._decoder.type
+        of = codec.message_type
         for type_ in getattr(of, "__args__", None) or (of,):
             assert (type_.__struct_config__.tag or _UNTAGGED[type_.__name__]) in EXAMPLES
 
@@ -124,6 +124,17 @@ def test_a_missing_field_is_its_default_or_a_message_error(name: str) -> None:
             )
 
 
+@pytest.mark.parametrize("name", [n for n, one in EXAMPLES.items() if one.__struct_config__.tag])
+def test_a_message_without_its_tag_is_a_message_error(name: str) -> None:
+    message = _builtins(EXAMPLES[name], {})
+    assert isinstance(message, dict)
+    del message["type"]
+    codec = _codec_of(type(EXAMPLES[name]))
+    for wrong in (message, {**message, "type": "nothing"}):
+        with pytest.raises(MessageError):
+            codec.decode(msgspec.msgpack.encode(wrong))
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_a_cut_message_is_a_message_error(name: str) -> None:
     golden = golden_bytes(name)
@@ -135,7 +146,7 @@ def test_a_cut_message_is_a_message_error(name: str) -> None:
         codec.decode(golden + b"\x00")
 
 
-@pytest.mark.parametrize("codec", _codecs(), ids=lambda codec: str(codec._decoder.type)[-40:])
+@pytest.mark.parametrize("codec", _codecs(), ids=lambda codec: str(codec.message_type)[-40:])
 @pytest.mark.parametrize(
     "payload",
     [
