@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from services.webhook.access import default_access
 from services.webhook.configuration import Reach, Wish, mutating, validating
 from shared.manifests.crd.definition import definitions, network_attachment_definition
 
@@ -56,6 +57,7 @@ def files() -> dict[Path, str]:
         Path("base/webhook/webhook-configurations.yaml"): text_of(
             validating(Reach(), Wish()), mutating(Reach(), Wish())
         ),
+        Path("base/webhook/rbac.yaml"): text_of(*default_access()),
         Path("crds/multus/kustomization.yaml"): text_of(kustomization(networks_file)),
     }
 

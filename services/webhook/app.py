@@ -25,7 +25,7 @@ from shared.admission.pod import INJECTION_KEYS
 from shared.admission.view import Objects
 from shared.bus import Bus, BusError, Follow, StreamMessage
 from shared.contracts.codec import MessageError
-from shared.contracts.facts import FACT, FactsSynced
+from shared.contracts.facts import FACT, FactsSynced, FactsTerm
 from shared.service import end, serve_status
 from shared.settings import WebhookSettings
 from shared.telemetry import Telemetry
@@ -85,6 +85,8 @@ class FactView:
     async def take(self, message: StreamMessage) -> None:
         try:
             fact = FACT.decode(message.data)
+            if isinstance(fact, FactsTerm):
+                return
             self.memory.apply(fact, message.sequence)
             if isinstance(fact, FactsSynced) or fact.kind in ("ConfigMap", "Namespace"):
                 self._tell_wish()
