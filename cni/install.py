@@ -1,17 +1,22 @@
 """Puts the shim, its configuration and its credential into a runtime's plugin directory.
 
+    python -m cni.install --help        # as the init container of a cluster's agents does it, with a shim that was built before
+
 Owns the names the plugin answers to, the form of orbweaver.json, and which of the two forms of the shim this machine
 has. Must not know who generates credentials or which nodes exist.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 from cni import freeze
+from shared.subjects import cni
 
 NAMES = ("orbweaver", "spiderpool", "coordinator", "ifacer")
 """The last three are the plugin types that a chain in Spiderpool's form names (annotations-and-config of the docs)."""
@@ -41,12 +46,13 @@ def install(
     conflist: Path | None = None,
     conflist_text: str | None = None,
     deadlines_s: dict[str, float] | None = None,
+    shim: Path | None = None,
 ) -> list[Path]:
     """Returns every file written. Idempotent; a shim that runs meanwhile keeps the file it was started from.
 
     `server` is the leaf's numeric address and port; `netns` the path of the network namespace where that address is,
     empty for the caller's own; `deadlines_s` replaces the shim's deadlines by CNI verb. `conflist_text` goes to
-    `conflist`. Raises OSError.
+    `conflist`. `shim` is an executable that was built before; without it, it is built. Raises OSError.
     """
     config: dict[str, Any] = {
         "server": server,
@@ -63,8 +69,7 @@ def install(
     written = [
         _replace(directory / CONFIG_NAME, json.dumps(config, ensure_ascii=False).encode() + b"\n", 0o600)
     ]
-    shim = shim_path().read_bytes()
-    first = _replace(directory / NAMES[0], shim, 0o755)
+    first = _replace(directory / NAMES[0], (shim or shim_path()).read_bytes(), 0o755)
     written.append(first)
     for name in NAMES[1:]:
         # Hard links: one file in the page cache, and each name is a regular file beside its configuration.
@@ -111,3 +116,43 @@ def _replace(path: Path, content: bytes, mode: int) -> Path:
         file.write(content)
         os.fchmod(descriptor, mode)
     return fresh.rename(path)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m cni.install", description="Installs the shim on a node.")
+    parser.add_argument("--dir", type=Path, required=True, help="where the runtime looks for plugins")
+    parser.add_argument("--node", required=True)
+    parser.add_argument("--server", required=True, help="the node's leaf, a numeric address and port")
+    parser.add_argument(
+        "--password-file", type=Path, required=True, help="the password of the leaf's user `shim`"
+    )
+    parser.add_argument("--shim", type=Path, required=True, help="the executable")
+    parser.add_argument(
+        "--conflist", type=Path, help="write a network configuration here, the node's only one"
+    )
+    parser.add_argument("--network", default="underlay", help="that network's name")
+    parser.add_argument("--parent", default="eth1", help="that network's parent link")
+    arguments = parser.parse_args()
+    text = default_conflist(arguments.network, arguments.parent, multi_network=True)
+    try:
+        written = install(
+            arguments.dir,
+            server=arguments.server,
+            user="shim",
+            password=arguments.password_file.read_text().strip(),
+            node=arguments.node,
+            subject=cni(arguments.node),
+            conflist=arguments.conflist,
+            conflist_text=text,
+            shim=arguments.shim,
+        )
+    except OSError as error:
+        print(f"{error.filename or arguments.dir}: {error.strerror}", file=sys.stderr)
+        return 1
+    for path in written:
+        print(f"wrote {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

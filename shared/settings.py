@@ -134,7 +134,7 @@ def read_settings(path: Path, settings_type: type[S]) -> S:
     """Reads one service's settings, files and variables that they name included. Raises ValueError that names the file and the key."""
     decode = msgspec.json.decode if path.suffix == ".json" else msgspec.yaml.decode
     try:
-        settings = msgspec.convert(_with_variables(decode(_read(path))), settings_type)
+        settings = msgspec.convert(_with_variables(decode(_read(path))), settings_type, strict=False)
     except msgspec.MsgspecError as error:
         raise ValueError(f"{path}: {error}") from None
     except KeyError as error:
