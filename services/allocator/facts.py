@@ -13,7 +13,7 @@ import msgspec
 from services.allocator.owner import StatefulSetFact, stateful_set_fact
 from services.allocator.pod import KnownPod, known_pod
 from services.allocator.pool_index import PoolSpace
-from shared.contracts.facts import Fact, FactsSynced, ObjectFact, ObjectGone
+from shared.contracts.facts import Fact, FactsSynced, FactsTerm, ObjectFact, ObjectGone
 from shared.manifests.annotations import CR_NAME
 from shared.manifests.ipam import SpiderIPPool, SpiderReservedIP
 from shared.manifests.meta import Object
@@ -24,6 +24,7 @@ from shared.manifests.workload import ConfigMap, Namespace, Node, Pod, Workload
 from shared.net.ranges import IntervalSet, parse_address
 from shared.selection.cluster import NetworkFact, PoolFact, network_fact, pool_fact
 
+GONE_KEPT_MAX = 16_384
 SETTINGS_NAME = "spiderpool-conf"
 T = TypeVar("T", bound=Object)
 
@@ -58,21 +59,24 @@ class Facts:
         self.synced = False
         self.sequence = 0
         self._versions: dict[tuple[str, str, str], int] = {}
+        self._gone: dict[tuple[str, str, str], int] = {}
         self._network_names: dict[str, str] = {}
         self._settings_namespace = ""
 
-    def apply(self, fact: Fact, sequence: int) -> Changes:
+    def apply(self, fact: Fact | FactsTerm, sequence: int) -> Changes:
         """Takes one fact of the stream; an older version of an object than the one known changes nothing."""
         self.sequence = max(self.sequence, sequence)
         changes = Changes()
+        if isinstance(fact, FactsTerm):
+            return changes
         if isinstance(fact, FactsSynced):
             self.synced = True
             return changes
         key = (fact.kind, fact.namespace, fact.name)
-        if fact.version < self._versions.get(key, 0):
+        if fact.version < self._versions.get(key, self._gone.get(key, 0)):
             return changes
-        self._versions[key] = fact.version
         gone = isinstance(fact, ObjectGone)
+        self._note(key, fact.version, gone)
         match fact.kind:
             case "SpiderIPPool":
                 self._pool(fact.name, None if gone else fact, changes)
@@ -97,6 +101,17 @@ class Facts:
             case _:
                 pass
         return changes
+
+    def _note(self, key: tuple[str, str, str], version: int, gone: bool) -> None:
+        """Of objects that are gone the last so many are remembered: an older word of one comes late by a moment, not by thousands."""
+        self._gone.pop(key, None)
+        if not gone:
+            self._versions[key] = version
+            return
+        self._versions.pop(key, None)
+        self._gone[key] = version
+        if len(self._gone) > GONE_KEPT_MAX:
+            del self._gone[next(iter(self._gone))]
 
     def _keep(self, into: dict[str, T], name: str, fact: ObjectFact | None, kind: type[T]) -> None:
         found = _read(fact, kind)

@@ -9,6 +9,8 @@ import heapq
 import itertools
 from collections.abc import Iterable, Iterator
 
+import msgspec
+
 from services.allocator.decide import (
     Accepted,
     Identity,
@@ -146,15 +148,25 @@ def kept_from_others(state: State) -> tuple[str, ...]:
     )
 
 
+_NOT_OURS = ("network_unknown", "not_in_this_version")
+
+
 def explain(state: State, facts: Facts, query: Explain) -> Explained:
-    """What an attach of this pod's interface would be given now, and why each pool is in or out."""
+    """What an attach of this pod's interface, or of all its networks, would be given now, and why each pool is in or out."""
     pod = f"{query.pod_namespace}/{query.pod_name}"
     leases = leases_page(
         state, facts, QueryLeases(pod_namespace=query.pod_namespace, pod_name=query.pod_name)
     ).leases
     command = _command(state, facts, query)
     identity = identify(facts, command, asked=True)
-    requests = requests_of(facts, identity.pod if isinstance(identity, Identity) else None, command)
+    pod_fact = identity.pod if isinstance(identity, Identity) else None
+    requests = requests_of(facts, pod_fact, command)
+    elsewhere = ""
+    if isinstance(requests, Refusal) and requests.error in _NOT_OURS and command.further_networks:
+        # under Multus such a network may be another plugin's, and is no matter of the called interface
+        elsewhere = f"; of its further networks: {requests.message}"
+        command = msgspec.structs.replace(command, further_networks=False)
+        requests = requests_of(facts, pod_fact, command)
     if not isinstance(identity, Identity) or isinstance(requests, Refusal):
         refusal = identity.refusal if isinstance(identity, Rejected) else requests
         assert isinstance(refusal, Refusal)
@@ -168,14 +180,16 @@ def explain(state: State, facts: Facts, query: Explain) -> Explained:
         given = ", ".join(f"{item.address} of {item.pool} on {item.ifname}" for item in items)
         outcome = f"{pod} would be given {given}"
         if not items:
-            held = _addresses(state, identity.owner, query.ifname)
-            outcome = f"{pod} holds {held} on {query.ifname}: an attach gives the same again"
+            held = ", ".join(
+                f"{_addresses(state, identity.owner, one.ifname)} on {one.ifname}" for one in requests
+            )
+            outcome = f"{pod} holds {held}: an attach gives the same again"
     else:
         assert isinstance(decision, Rejected)
         outcome, error = decision.refusal.message, decision.refusal.error
     return Explained(
         pod=pod,
-        outcome=outcome,
+        outcome=outcome + elsewhere,
         error=error,
         source=selection.source,
         verdicts=_verdicts(state, selection, items),
@@ -203,6 +217,7 @@ def _command(state: State, facts: Facts, query: Explain) -> Allocate:
         pod_namespace=query.pod_namespace,
         pod_name=query.pod_name,
         pod_uid=uid,
+        further_networks=query.further_networks,
     )
 
 

@@ -27,7 +27,10 @@ def explain(
     pod: Annotated[str, Parameter(help="NAMESPACE/NAME of the pod.")],
     /,
     *,
-    interface: Annotated[str, Parameter(help="The interface whose pools are looked at.")] = "eth0",
+    interface: Annotated[
+        str,
+        Parameter(help="Only this interface; without it, eth0 and all networks of the pod's annotations."),
+    ] = "",
     network: Annotated[
         str, Parameter(help="A SpiderMultusConfig, NAMESPACE/NAME, as the network of the interface.")
     ] = "",
@@ -44,7 +47,13 @@ def explain(
     if not slash or not namespace or not name or "/" in name:
         raise UsageError(f"{pod!r} is not NAMESPACE/NAME")
     asked = Explain(
-        pod_namespace=namespace, pod_name=name, ifname=interface, ipv4=ipv4, ipv6=ipv6, network=network
+        pod_namespace=namespace,
+        pod_name=name,
+        ifname=interface or "eth0",
+        ipv4=ipv4,
+        ipv6=ipv6,
+        network=network,
+        further_networks=not interface,
     )
     explained, events = ask(state, lambda system: _explain(system, asked))
     if form != "table":

@@ -18,6 +18,7 @@ from services.cli.option import DEFAULT_STATE, DocumentOption, State
 from services.cli.system import without_logs
 from services.standalone import app
 from services.standalone.detach import up_detached
+from services.standalone.node_netns import flaw_of_node
 from services.standalone.state import StandaloneError
 
 Json = dict[str, Any]
@@ -39,6 +40,9 @@ def up(
     names = [one.partition("=")[0] for one in node]
     if not all(names):
         raise UsageError("a node has no name; write --node NAME or --node NAME=NETNS")
+    for one in node:
+        if flaw := flaw_of_node(one):
+            raise UsageError(flaw)
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"--node {name} is given twice")

@@ -65,16 +65,24 @@ def unpin_shim_netns(pin: Path) -> None:
     pin.unlink(missing_ok=True)
 
 
-def _read_node(text: str) -> NodeSpec:
+def flaw_of_node(text: str) -> str:
+    """Why this is no NAME or NAME=NETNS, whatever namespaces there are; empty if it is one."""
     name, given, netns = text.partition("=")
     if not name or len(name.encode()) > NODE_NAME_MAX_BYTES or not name.isprintable() or " " in name:
-        raise StandaloneError(
+        return (
             f"--node {text!r}: a node's name has 1 to {NODE_NAME_MAX_BYTES} characters, none of them a space"
         )
+    if given and not netns:
+        return f"--node {text!r}: name a network namespace after `=`, or leave the `=` out"
+    return ""
+
+
+def _read_node(text: str) -> NodeSpec:
+    if flaw := flaw_of_node(text):
+        raise StandaloneError(flaw)
+    name, given, netns = text.partition("=")
     if not given:
         return NodeSpec(name=name)
-    if not netns:
-        raise StandaloneError(f"--node {text!r}: name a network namespace after `=`, or leave the `=` out")
     path = Path(netns).absolute() if "/" in netns else RUN_NETNS / netns
     _assert_netns(name, path)
     return NodeSpec(name=name, netns=str(path))

@@ -96,6 +96,8 @@ class Explain(msgspec.Struct, frozen=True, kw_only=True, tag="explain.pod.1"):
     ipv4: tuple[str, ...] = ()
     ipv6: tuple[str, ...] = ()
     network: str = ""
+    further_networks: bool = False
+    """All networks of the pod's annotations too, each on the interface that it would have."""
 
 
 class PoolVerdict(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from services.allocator.facts import GONE_KEPT_MAX, Facts
 from services.allocator.log import LogBroken, fold_message
 from services.allocator.mark import LogMark, MarkFile, check_mark
 from services.allocator.servers import wrong_settings
@@ -15,6 +16,7 @@ from services.allocator.state import State
 from shared import limits, subjects
 from shared.bus import StreamMessage
 from shared.contracts.codec import MessageError, encode
+from shared.contracts.facts import ObjectFact, ObjectGone
 from shared.contracts.lease import RECORD, LeaseItem, LeasesAllocated, Record
 from tests.support.pure_allocator import World, pod, pool
 
@@ -160,3 +162,18 @@ def test_what_one_decision_adds_to_a_full_batch_stays_within_a_record() -> None:
 def test_a_server_that_acknowledges_before_it_syncs_is_named(varz: dict[str, object], is_wrong: bool) -> None:
     sentence = wrong_settings(varz)
     assert ("server s1" in sentence and "sync_interval is not `always`" in sentence) is is_wrong
+
+
+def test_of_deleted_objects_the_last_versions_are_remembered() -> None:
+    facts = Facts()
+    pod = ObjectFact(
+        kind="Pod", api_version="v1", namespace="a", name="p", uid="u", version=5, object=b'{"metadata":{}}'
+    )
+    facts.apply(pod, 1)
+    facts.apply(ObjectGone(kind="Pod", namespace="a", name="p", uid="u", version=7), 2)
+    facts.apply(pod, 3)
+    assert not facts.pods, "an older word of what is gone changes nothing"
+    for number in range(GONE_KEPT_MAX + 10):
+        facts.apply(ObjectGone(kind="Pod", namespace="a", name=f"q{number}", uid="u", version=8), 4)
+    assert len(facts._gone) == GONE_KEPT_MAX
+    assert not facts._versions

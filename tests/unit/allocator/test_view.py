@@ -211,3 +211,23 @@ def test_explain_of_a_pod_that_holds_names_what_it_holds() -> None:
     assert [lease.address for lease in answer.leases] == ["10.1.0.10"]
     world.apply(pod("shop/a", uid="two"))
     assert "would be given 10.1.0.11" in explained(world).outcome, "the lease is of the pod before"
+
+
+def test_explain_covers_all_networks_of_the_pod() -> None:
+    world = World(
+        pool("v4", "10.1.0.0/24", "10.1.0.10-10.1.0.11", default=True),
+        pool("rail", "10.9.0.0/24", "10.9.0.10"),
+        network("kube-system/rail", ipv4=["rail"]),
+        pod("shop/a", annotations={"k8s.v1.cni.cncf.io/networks": "kube-system/rail"}),
+        pod("shop/b", annotations={"k8s.v1.cni.cncf.io/networks": "kube-system/other-plugin"}),
+    )
+    answer = explained(world, further_networks=True)
+    assert answer.outcome == "shop/a would be given 10.1.0.10 of v4 on eth0, 10.9.0.10 of rail on net1"
+    assert [(v.ifname, v.pool) for v in answer.verdicts if v.chosen] == [("eth0", "v4"), ("net1", "rail")]
+    assert "net1" not in explained(world).outcome
+    world.add("shop/a", "eth0", further=True)
+    assert explained(world, further_networks=True).outcome == (
+        "shop/a holds 10.1.0.10 on eth0, 10.9.0.10 on net1: an attach gives the same again"
+    )
+    other = explained(world, "shop/b", further_networks=True)
+    assert other.error == "" and "10.1.0.11 of v4 on eth0; of its further networks" in other.outcome

@@ -74,6 +74,8 @@ def test_each_command_is_there_and_explains_itself(
         (["get", "leases", "--pod", "prod/web-1", "-n", "shop"], "namespace shop"),
         (["up", "--manifests", ".", "--node", "a", "--node", "a=x"], "twice"),
         (["up", "--manifests", ".", "--node", "=x"], "no name"),
+        (["up", "--manifests", ".", "--node", "a="], "network namespace after"),
+        (["up", "--manifests", ".", "--node", "a b"], "none of them a space"),
         (["get", "pods", "--frob"], "Unknown option"),
         (["get", "leases", "--pod", "web-1"], "NAMESPACE/NAME"),
         (["get", "pods", "--pool", "v4"], "--pool"),
