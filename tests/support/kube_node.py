@@ -21,6 +21,7 @@ from tests.support.kube_process import Program
 
 START_S = 60.0
 CONTAINERD = "/run/containerd/containerd.sock"
+_STATIC_PODS = "/etc/kubernetes/manifests"
 _CONTAINERD_CONFIG = """
 version = 2
 root = "{directory}/containerd"
@@ -117,6 +118,19 @@ class Node:
         fresh.write_text(json.dumps(configuration))
         fresh.rename(folder / name)
 
+    def write_static_pod(self, pod: Mapping[str, Any]) -> None:
+        """The kubelet runs it, with or without an API server, as `<name>-<node>`; its manifest needs a namespace."""
+        folder = self.path(_STATIC_PODS)
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"{pod['metadata']['name']}.json"
+        # A dot hides what is not whole yet.
+        fresh = folder / f".{name}"
+        fresh.write_text(json.dumps(pod))
+        fresh.rename(folder / name)
+
+    def remove_static_pod(self, name: str) -> None:
+        (self.path(_STATIC_PODS) / f"{name}.json").unlink()
+
     def path(self, inside: str) -> Path:
         """A path of the machine, as the test process reaches it."""
         return Path(f"/proc/{self._first_pid}/root{inside}")
@@ -182,9 +196,12 @@ class Node:
             "registryPullQPS": 0,
             "kubeAPIQPS": 50,
             "kubeAPIBurst": 100,
-            "staticPodPath": "/etc/kubernetes/manifests",
+            "staticPodPath": _STATIC_PODS,
             "fileCheckFrequency": "1s",
             "syncFrequency": "10s",
+            # Tests end containers on purpose; nobody waits for minutes before they start again.
+            "featureGates": {"KubeletCrashLoopBackOffMax": True},
+            "crashLoopBackOff": {"maxContainerRestartPeriod": "2s"},
         }  # fmt: skip
 
 

@@ -23,6 +23,8 @@ from services.bus.config import SYSTEM_USER
 from services.standalone.natsconf import hub_config, leaf_config
 from services.standalone.system import LOOPBACK, complete_credentials
 from shared import settings, subjects
+from shared.contracts.attach import AttachFailed
+from shared.contracts.query import AttachmentView
 from tests.support.kube_cluster import Cluster, await_true
 from tests.support.kube_node import Node
 from tests.support.kube_process import Program
@@ -91,6 +93,30 @@ class System:
     def apply(self, *objects: Mapping[str, Any]) -> None:
         documents = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
         self.cluster.server.kubectl("apply", "-f", "-", stdin=json.dumps(documents))
+
+    def kill_sandbox(self, namespace: str, pod: str) -> None:
+        """The pod lives on: the kubelet makes it a new sandbox."""
+        for node in self.cluster.nodes:
+            for view in self.ask.attachments(node.name):
+                if (view.pod_namespace, view.pod_name, view.state) == (namespace, pod, "completed"):
+                    node.ctr("tasks", "kill", "--signal", "KILL", view.container_id)
+
+    def live(self) -> dict[str, tuple[AttachmentView, ...]]:
+        """What is attached on each node, by pod: `namespace/name`."""
+        found: dict[str, tuple[AttachmentView, ...]] = {}
+        for node in self.cluster.nodes:
+            for view in self.ask.attachments(node.name):
+                if view.state == "completed":
+                    key = f"{view.pod_namespace}/{view.pod_name}"
+                    found[key] = (*found.get(key, ()), view)
+        return found
+
+    def failures(self) -> list[str]:
+        """Every attach that failed since the start, as a sentence."""
+        failed = (event for event in self.ask.events() if isinstance(event, AttachFailed))
+        return [
+            f"{event.pod_namespace}/{event.pod_name} on {event.node}: {event.message}" for event in failed
+        ]
 
     def install_cni(self, parent: str = "eth1", *, multi_network: bool = True) -> None:
         """Shim, credential and network configuration on every node."""
@@ -188,14 +214,18 @@ class System:
                 servers=(f"nats://{LOOPBACK}:{_CLIENTS}",),
                 user="agent",
                 password=self._credentials.nodes[node.name].agent,
-                inbox_prefix=subjects.node_inbox(node.name),
+                inbox_prefix=subjects.node_inbox(node.name, "agent"),
             ),
             state="/var/lib/orbweaver",
         )
         argv = _argv("agent", self._write(f"agent-{node.name}.json", config))
         node.path("/var/lib/orbweaver").mkdir(mode=0o700)
         wrong = self._fake_time.get(node.name)
-        return node.program("agent", ["faketime", "-f", wrong, *argv] if wrong else argv)
+        if not wrong:
+            return node.program("agent", argv)
+        # What a wrong clock of a machine is: the wall clock alone, never the monotonic one.
+        environment = {"FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+        return node.program("agent", ["faketime", "-f", wrong, *argv], environment)
 
     def _service(self, name: str, instance: str, config: msgspec.Struct) -> Program:
         return Program(

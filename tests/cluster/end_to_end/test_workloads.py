@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping
-
 import pytest
 
-from tests.cluster.end_to_end.conftest import Space
 from tests.support.kube_cluster import await_true, is_leaving
+from tests.support.kube_space import Space, assert_distinct
 from tests.support.kube_workload import NETWORKS, deployment, macvlan_network, pod, pool, stateful_set
 
 PODS = 20
-
-
-def _assert_distinct(addresses: Mapping[str, set[str]]) -> None:
-    every = list(itertools.chain.from_iterable(addresses.values()))
-    assert len(every) == len(set(every)) == 2 * len(addresses), "two families a pod, each address once"
 
 
 def test_pods_of_a_deployment_reach_each_other(space: Space) -> None:
     space.apply(deployment("web", PODS))
     pods = space.await_pods(PODS)
     assert {pod["spec"]["nodeName"] for pod in pods} == {"node1", "node2"}
-    _assert_distinct(space.addresses())
+    assert_distinct(space.addresses())
     assert space.unreachable() == []
     assert space.system.ask.addresses(space.name) == space.addresses()
 
@@ -33,7 +25,7 @@ def test_scale_up_and_down(space: Space) -> None:
     space.await_pods(2)
     space.kubectl("scale", "deployment/web", "--replicas=12")
     space.await_pods(12)
-    _assert_distinct(space.addresses())
+    assert_distinct(space.addresses())
     space.kubectl("scale", "deployment/web", "--replicas=3")
     space.await_pods(3)
     space.await_leases_of(lambda: set(space.addresses()))
@@ -47,7 +39,7 @@ def test_rolling_restart(space: Space) -> None:
     space.kubectl("rollout", "status", "deployment/web", "--timeout=90s")
     after = {pod["metadata"]["name"] for pod in space.await_pods(8)}
     assert not before & after
-    _assert_distinct(space.addresses())
+    assert_distinct(space.addresses())
     assert space.unreachable() == []
     space.await_leases_of(lambda: after)
 
@@ -59,7 +51,7 @@ def test_a_drained_node(space: Space) -> None:
         space.kubectl("drain", "node2", "--ignore-daemonsets", "--timeout=90s", "--pod-selector=app=web")
         pods = space.await_pods(10)
         assert {pod["spec"]["nodeName"] for pod in pods} == {"node1"}
-        _assert_distinct(space.addresses())
+        assert_distinct(space.addresses())
         assert space.unreachable() == []
         space.await_leases_of(lambda: set(space.addresses()))
     finally:
@@ -70,7 +62,7 @@ def test_pods_of_a_stateful_set_keep_their_addresses(space: Space) -> None:
     space.apply(stateful_set("db", 4))
     space.await_pods(4)
     before = space.addresses()
-    _assert_distinct(before)
+    assert_distinct(before)
     uids = {pod["metadata"]["uid"] for pod in space.pods()}
     space.kubectl("delete", "pod", "db-0", "db-1", "db-2", "db-3")
     await_true("new pods", lambda: not uids & {pod["metadata"]["uid"] for pod in space.pods()})
@@ -125,12 +117,7 @@ def test_containers_start_again_with_the_same_addresses(space: Space) -> None:
     space.apply(pod("one", nodeName="node1"))
     space.await_pods(1)
     before = space.addresses()
-    node = space.cluster.node("node1")
-    containers = node.ctr("containers", "list").stdout
-    sandboxes = [line.split()[0] for line in containers.splitlines() if "pause" in line]
-    assert sandboxes
-    for sandbox in sandboxes:
-        node.ctr("tasks", "kill", "--signal", "KILL", sandbox)
+    space.system.kill_sandbox(space.name, "one")
 
     def runs_anew() -> bool:
         pods = space.pods()

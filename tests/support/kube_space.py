@@ -1,0 +1,72 @@
+"""A namespace of a cluster with our system, and what a test does in it.
+
+Owns the waiting for what Kubernetes and we do about it. Must not know what the objects are.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from tests.support.kube import namespace
+from tests.support.kube_cluster import Cluster, await_true, is_ready
+from tests.support.kube_system import System
+
+SETTLE_S = 90.0
+
+
+class Space:
+    """A namespace and what a test does in it."""
+
+    def __init__(self, cluster: Cluster, system: System) -> None:
+        self.cluster = cluster
+        self.system = system
+        self.name = namespace(cluster.server)
+        account = f"/api/v1/namespaces/{self.name}/serviceaccounts/default"
+        await_true("the namespace's service account", lambda: cluster.server.client.exists(account))
+
+    def kubectl(self, *arguments: str, stdin: str = "") -> str:
+        return self.cluster.server.kubectl("-n", self.name, *arguments, stdin=stdin)
+
+    def apply(self, *objects: Mapping[str, Any]) -> None:
+        documents = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+        self.kubectl("apply", "-f", "-", stdin=json.dumps(documents))
+
+    def await_pods(self, count: int, selector: str = "") -> list[dict[str, Any]]:
+        return self.cluster.await_pods(self.name, count, selector, SETTLE_S)
+
+    def pods(self, selector: str = "") -> list[dict[str, Any]]:
+        return self.cluster.pods(self.name, selector)
+
+    def addresses(self) -> dict[str, set[str]]:
+        """What Kubernetes shows of the Ready pods."""
+        return {
+            pod["metadata"]["name"]: {address["ip"] for address in pod["status"]["podIPs"]}
+            for pod in self.pods()
+            if is_ready(pod)
+        }
+
+    def unreachable(self) -> list[str]:
+        return self.cluster.unreachable(self.name, self.pods())
+
+    def await_leases_of(self, pods: Callable[[], set[str]]) -> None:
+        """Nobody else in this namespace holds an address any more."""
+        await_true(
+            f"leases of the pods of {self.name} alone",
+            lambda: set(self.system.ask.addresses(self.name)) == pods(),
+            SETTLE_S,
+            lambda: "\n".join(map(str, self.system.ask.leases(pod_namespace=self.name))),
+        )
+
+    def delete(self) -> None:
+        """The namespace with everything in it; nothing to do is no error."""
+        limit = f"--timeout={SETTLE_S:.0f}s"
+        self.cluster.server.kubectl("delete", "namespace", self.name, "--ignore-not-found", limit)
+
+
+def assert_distinct(addresses: Mapping[str, Iterable[str]], each: int = 2) -> None:
+    """Every pod has `each` addresses (one a family), and no two have the same."""
+    every = list(itertools.chain.from_iterable(addresses.values()))
+    assert len(every) == len(set(every)) == each * len(addresses), addresses
