@@ -31,6 +31,8 @@ ATTEMPT_MEMORY_S = 600.0
 """How long a released attempt is remembered, so that a late allocate of it is refused."""
 COOLDOWN_IPAM_S = 5.0
 """Rest of an address whose link somebody else removes after our DEL."""
+COOLDOWN_ADOPTED_S = 60.0
+"""Rest of an address that another IPAM gave: no agent of ours saw its link go."""
 COOLDOWN_MAX_S = 3600.0
 """No release makes an address rest longer."""
 ADD_DEADLINE_S = 60.0
@@ -46,6 +48,8 @@ RECONCILE_INTERVAL_S = 30.0
 RECONCILE_SWEEP_MIN = 5
 RECONCILE_SWEEP_FRACTION = 0.1
 WITNESS_INTERVAL_S = 10.0
+WITNESS_SILENT_S = 30.0
+"""A node that told nothing for so long cannot be reached."""
 WITNESS_COALESCE_S = 1.0
 """A change of a node's journal is reported with all others of so long."""
 WITNESS_UNSETTLED_MAX = 256

@@ -19,6 +19,7 @@ from services.agent.allocation import Allocation
 from services.agent.attachments import Attachments
 from services.agent.call import Call, ForeignMessageError, Verb, decode
 from services.agent.call_trace import CallTrace
+from services.agent.detach import Detaching
 from services.agent.entry import Entry, views
 from services.agent.journal import Journal
 from services.agent.kernel import Kernel
@@ -109,6 +110,14 @@ class App:
             kernel=self._kernel,
             clock=clock,
         )
+        self._detaching = Detaching(
+            node=settings.node,
+            entries=journal.entries,
+            attachments=self._attachments,
+            clock=clock,
+            emit=self._emit,
+            refused=self._metrics.refused,
+        )
         self._witness = Witness(
             bus=bus,
             node=settings.node,
@@ -136,6 +145,7 @@ class App:
         await self._attachments.repair()
         served = [
             await self._bus.serve(subjects.ask_agent(self._node), self._on_attachments),
+            await self._bus.serve(subjects.ask_detach(self._node), self._detaching.on_ask),
             await serve_status(
                 self._bus,
                 "agent",

@@ -14,7 +14,8 @@ import msgspec
 import structlog
 
 from services.allocator import decide
-from services.allocator.facts import Facts
+from services.allocator.collector import Collector, key_of
+from services.allocator.facts import Changes, Facts
 from services.allocator.hearing import Hearing
 from services.allocator.log import LeaseLog, LogLost
 from services.allocator.state import State
@@ -117,6 +118,7 @@ class Leader:
         self._changed_pods: dict[tuple[str, str], None] = {}
         self._wake = asyncio.Event()
         self.hearing = Hearing(bus, state, facts, watch, clock, self._wake.set)
+        self.collector = Collector(bus, state, facts, watch, clock, metrics, self._judge_soon)
         self._facts_are_whole = False
         self._asking: set[asyncio.Task[None]] = set()
         self._asked: dict[tuple[str, str], list[_Request]] = {}
@@ -158,22 +160,34 @@ class Leader:
             self._requests.append(request)
             self._wake.set()
 
-    def pod_changed(self, namespace: str, name: str) -> None:
-        """The facts of a pod changed: what it left behind may be due."""
-        self._changed_pods[namespace, name] = None
+    def facts_changed(self, changes: Changes) -> None:
+        """What pods, StatefulSets and nodes left behind may be due."""
+        for key in changes.pods:
+            self._judge_soon(key)
+        for namespace, name in changes.stateful_sets:
+            for pod in self.state.pods_of_set(namespace, name):
+                self._judge_soon((namespace, pod))
+        for node in changes.nodes:
+            self.collector.node_changed(node)
+        if changes.nodes:
+            self.hearing.nodes_changed()
+        if changes.settings:
+            self.collector.scan()
+
+    def _judge_soon(self, key: tuple[str, str]) -> None:
+        self._changed_pods[key] = None
         self._wake.set()
 
-    def stateful_set_changed(self, namespace: str, name: str) -> None:
-        """What waits for its pods may wait for nobody any more."""
-        for pod in self.state.pods_of_set(namespace, name):
-            self._changed_pods[namespace, pod] = None
-        self._wake.set()
+    def collects_nothing(self) -> str:
+        """Why nothing is judged now; empty where it is. What is absent from facts that are not whole may be there."""
+        if not self._facts.synced:
+            return "the objects are not all known yet"
+        return "" if self._facts_are_whole else "whether the objects are all known is asked of the controller"
 
     async def run(self) -> None:
         """Decides and appends for ever."""
         for number, holding in enumerate(self.state.holdings.values(), 1):
-            if holding.namespace:
-                self._changed_pods[holding.namespace, holding.name] = None
+            self._changed_pods[key_of(holding)] = None
             if number % STEP_PODS == 0:
                 await asyncio.sleep(0)
         self._wake.set()
@@ -184,14 +198,17 @@ class Leader:
         asking.add_done_callback(self._asking.discard)
         taking = asyncio.create_task(self._take_releases(self._work))
         deciding = asyncio.create_task(self._decide_for_ever())
+        collecting = asyncio.create_task(self.collector.run())
+        tasks = {taking, deciding, collecting}
         try:
-            done, _ = await asyncio.wait({taking, deciding}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
-            for task in (taking, deciding, *self._asking):
+            for task in (*tasks, *self._asking):
                 task.cancel()
-            await asyncio.gather(taking, deciding, *self._asking, return_exceptions=True)
+            await asyncio.gather(*tasks, *self._asking, return_exceptions=True)
+            await self.collector.close()
             await self.hearing.close()
             if self._bus.connection.connected:
                 await self._work.stop()
@@ -227,10 +244,11 @@ class Leader:
             and looked_at < STEP_PODS
         ):
             looked_at += 1
-            namespace, name = next(iter(self._changed_pods))
-            del self._changed_pods[namespace, name]
-            collected = decide.decide_collect(self.state, self._facts, namespace, name, now_ns).events
+            key = next(iter(self._changed_pods))
+            del self._changed_pods[key]
+            collected = decide.decide_collect(self.state, self._facts, *key, now_ns).events
             size_bytes += self._apply(collected, events)
+            size_bytes += self._apply(self.collector.decide(key, now_ns), events)
         settled: list[Message] = []
         while self._releases and size_bytes < BATCH_BYTES:
             message, release = self._releases.popleft()
@@ -240,7 +258,7 @@ class Leader:
             size_bytes += self._apply(released.events, events)
             if not self._facts_are_whole:
                 for holding in self.state.holdings_of_container(release.container_id):
-                    self._changed_pods[holding.namespace, holding.name] = None
+                    self._changed_pods[key_of(holding)] = None
             settled.append(message)
         heard: Testimony | None = None
         hears = self.hearing.is_due and size_bytes < BATCH_BYTES

@@ -1,6 +1,6 @@
 """What tools ask of the leader: a page of leases, how it fares and whether memory is sound, why a pod gets what it gets.
 
-Owns the answers' order and the audit. Must not change anything, nor know how a term begins or ends.
+Owns the answers' order and the audit. Must not change anything itself, nor know how a term begins or ends.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from services.allocator.leader import Leader
 from services.allocator.pool_index import PoolSpace
 from services.allocator.reading import LogReader
 from services.allocator.state import State
+from services.allocator.verdict_page import verdict_page
 from services.allocator.view import disagreements, explain, kept_from_others, leases_page
 from services.allocator.watch import Watch
 from shared import subjects
 from shared.bus import Bus, Message
 from shared.clock import Clock
 from shared.contracts.codec import MessageError, encode
+from shared.contracts.collect import COLLECT
 from shared.contracts.query import EXPLAIN, IPAM_QUERY, AllocatorView, QueryAllocator, QueryLeases
 
 log = structlog.get_logger()
@@ -62,6 +64,7 @@ class Queries:
             for subject, handler in (
                 (subjects.IPAM_QUERY, self._on_query),
                 (subjects.IPAM_EXPLAIN, self._on_explain),
+                (subjects.IPAM_COLLECT, self._on_collect),
             ):
                 servings.push_async_callback((await self._bus.serve(subject, handler)).stop)
             yield
@@ -120,6 +123,28 @@ class Queries:
             return None
         async with self._leader.settled:
             return encode(explain(self._leader.state, self._facts, query))
+
+    async def _on_collect(self, message: Message) -> bytes | None:
+        """The verdicts as of now; if they are wanted done, all is judged at once by whoever appends, this page's leases as well."""
+        leader = self._leader
+        now_ns = max(leader.state.at_ns, self._clock.unix_ns())
+        try:
+            query = COLLECT.decode(message.data)
+            async with leader.settled:
+                page = verdict_page(
+                    leader.state,
+                    self._facts,
+                    lambda holding: leader.collector.verdict(holding, now_ns),
+                    query,
+                    leader.collects_nothing(),
+                )
+        except (MessageError, ValueError) as error:
+            self._refused("orb.ipam.collect")
+            log.warning("collection refused", error=str(error))
+            return None
+        if not query.dry_run and not query.after:
+            leader.collector.scan()
+        return encode(page)
 
 
 def _audit_copy(copy: bytes, spaces: dict[str, PoolSpace | None], said: State | None) -> tuple[str, ...]:

@@ -179,12 +179,7 @@ class Replica:
             self._reader.state.put_pools({name: self._facts.pool_space(name) for name in self._changed_pools})
             self._changed_pools.clear()
         if self._leader is not None:
-            for namespace, name in changes.pods:
-                self._leader.pod_changed(namespace, name)
-            for namespace, name in changes.stateful_sets:
-                self._leader.stateful_set_changed(namespace, name)
-            if changes.nodes:
-                self._leader.hearing.nodes_changed()
+            self._leader.facts_changed(changes)
 
     def _on_witness(self, message: Message) -> None:
         """Every replica keeps the marks that nodes name; only the leader compares, only a rebuild asks."""

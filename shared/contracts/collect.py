@@ -69,7 +69,7 @@ class LeaseVerdict(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Verdicts(msgspec.Struct, frozen=True, kw_only=True, tag="ipam.collect.verdicts.1"):
-    """`counts` are leases by action, all pages together. `held_back` says why nothing is collected now, empty where it is."""
+    """`counts` are leases of this page by action, those that are not told included. `held_back` says why nothing is collected now, empty where it is."""
 
     verdicts: tuple[LeaseVerdict, ...]
     counts: dict[str, int] = {}

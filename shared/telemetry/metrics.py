@@ -75,8 +75,8 @@ class _Counter:
         self._counter = meter.create_counter(name, description=description)
         self._counter.add(0)
 
-    def add(self) -> None:
-        self._counter.add(1)
+    def add(self, count: int = 1) -> None:
+        self._counter.add(count)
 
 
 class _Durations:
@@ -195,6 +195,10 @@ class AllocatorMetrics(_Refusals):
         self._events = meter.create_counter(
             "orbweaver_lease_events", description="Events appended to the lease log"
         )
+        self._collected = _Counter(meter, "spiderpool_ip_gc_counts", "addresses collected")
+        self._failed = _Counter(
+            meter, "spiderpool_ip_gc_failure_counts", "attachments not detached when asked"
+        )
         _labelled_gauge(meter, "orbweaver_leases", "Addresses that are held", "pool", leases_by_pool)
         _gauge(meter, "orbweaver_leading", "1 where this replica leads", leading)
         _gauge(meter, "orbweaver_requests_queued", "Allocate requests that wait for a decision", queued)
@@ -203,6 +207,13 @@ class AllocatorMetrics(_Refusals):
         """One record with that many events was acknowledged."""
         self._appends.record(duration_s)
         self._events.add(events)
+
+    def collected(self, addresses: int) -> None:
+        self._collected.add(addresses)
+
+    def not_collected(self) -> None:
+        """An agent that was asked to detach did not, or did not answer."""
+        self._failed.add()
 
     def answered(self, error: str | None, count: int = 1) -> None:
         self._decisions.add(count, {"error": error or ""})
@@ -213,8 +224,6 @@ class ControllerMetrics(_Refusals):
 
     def __init__(self, meter: Meter, pools: Value, subnets: Value, objects: Value, problems: Value) -> None:
         super().__init__(meter)
-        self._collected = _Counter(meter, "spiderpool_ip_gc_counts", "addresses collected")
-        self._failed = _Counter(meter, "spiderpool_ip_gc_failure_counts", "addresses whose collection failed")
         _gauge(meter, "spiderpool_total_ippool_counts", "SpiderIPPools in force", pools)
         _gauge(meter, "spiderpool_total_subnet_counts", "SpiderSubnets in force", subnets)
         _gauge(meter, "orbweaver_objects", "Objects in force", objects)
@@ -224,9 +233,6 @@ class ControllerMetrics(_Refusals):
             "Objects or files of the source that are not in force",
             problems,
         )
-
-    def collected(self, failed: bool = False) -> None:
-        (self._failed if failed else self._collected).add()
 
 
 class KubernetesMetrics:

@@ -217,16 +217,17 @@ def test_the_hubs_metrics() -> None:
         metrics.append(0.0004, events=64)
         metrics.answered(None, 63)
         metrics.answered("pool_exhausted")
+        metrics.collected(2)
         found = await scrape(allocator)
         assert found['orbweaver_leases{pool="v4"}'] == 7
         assert found["orbweaver_append_duration_seconds_count"] == 1
         assert found["orbweaver_lease_events_total"] == 64
         assert found['orbweaver_allocations_total{error="pool_exhausted"}'] == 1
         controller = start(sink)
-        ControllerMetrics(controller.meter, lambda: 2, lambda: 0, lambda: 9, lambda: 1).collected()
-        found = await scrape(controller)
-        assert found["spiderpool_ip_gc_counts_total"] == 1
+        assert found["spiderpool_ip_gc_counts_total"] == 2
         assert found["spiderpool_ip_gc_failure_counts_total"] == 0
+        ControllerMetrics(controller.meter, lambda: 2, lambda: 0, lambda: 9, lambda: 1)
+        found = await scrape(controller)
         assert found["spiderpool_total_ippool_counts"] == 2
         assert found["spiderpool_total_subnet_counts"] == 0
 
