@@ -24,8 +24,10 @@ ATTEMPT_MAX_BYTES = 128
 INTERFACES_PER_POD_MAX = 32
 POOLS_PER_INTERFACE_MAX = 512
 """Names and wildcards that one request gives for one interface and family."""
-QUEUE_MAX_REQUESTS = 4096
-"""Allocate requests that wait in one allocator; beyond it callers are told to try later."""
+QUEUE_MAX_REQUESTS = 8192
+"""Allocate requests that wait in one allocator; beyond it the node with the most is told to try later."""
+QUEUE_NODE_MAX_REQUESTS = 1024
+"""Of one node: more than the attaches of all its pods at once."""
 
 ATTEMPT_MEMORY_S = 600.0
 """How long a released attempt is remembered, so that a late allocate of it is refused."""

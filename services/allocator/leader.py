@@ -19,6 +19,7 @@ from services.allocator.facts import Changes, Facts
 from services.allocator.hearing import Hearing
 from services.allocator.log import LeaseLog, LogLost
 from services.allocator.state import State
+from services.allocator.waiting import Waiting
 from services.allocator.watch import Testimony, Watch
 from shared import failpoint, limits, subjects
 from shared.bus import Bus, BusError, BusTimeout, Message, NoResponder, Work
@@ -113,7 +114,7 @@ class Leader:
         self._metrics = metrics
         self._clock = clock
         self._on_appended = on_appended
-        self._requests: deque[_Request] = deque()
+        self._requests: Waiting[_Request] = Waiting()
         self._releases: deque[tuple[Message, Release]] = deque()
         self._changed_pods: dict[tuple[str, str], None] = {}
         self._wake = asyncio.Event()
@@ -152,13 +153,12 @@ class Leader:
             log.warning(
                 "request refused", subject=message.subject, node=command.node[: limits.NAME_MAX_BYTES]
             )
-        elif len(self._requests) >= limits.QUEUE_MAX_REQUESTS:
-            self._reply_soon(
-                request, Refusal("try_later", f"{limits.QUEUE_MAX_REQUESTS} requests wait already")
-            )
-        else:
-            self._requests.append(request)
-            self._wake.set()
+            return
+        for refused in self._requests.put(command.node, request):
+            waiting = self._requests.of_node(refused.command.node)
+            told = f"{waiting} requests of node {refused.command.node} wait already, {len(self._requests)} of all"
+            self._reply_soon(refused, Refusal("try_later", told))
+        self._wake.set()
 
     def facts_changed(self, changes: Changes) -> None:
         """What pods, StatefulSets and nodes left behind may be due."""
@@ -226,7 +226,7 @@ class Leader:
     def _is_due(self) -> bool:
         if self.hearing.lost:
             raise LogLost(self.hearing.lost)
-        if self._requests or self._releases or self.hearing.is_due:
+        if len(self._requests) or self._releases or self.hearing.is_due:
             return True
         return bool(self._changed_pods) and self._facts.synced and self._facts_are_whole
 
@@ -267,8 +267,8 @@ class Leader:
             size_bytes += self._apply(claimed, events)
         answers: list[_Answer] = []
         clock_s = self._clock.monotonic_s()
-        while self._requests and size_bytes < BATCH_BYTES:
-            request = self._requests.popleft()
+        while len(self._requests) and size_bytes < BATCH_BYTES:
+            request = self._requests.take()
             if clock_s >= request.expires_s:
                 self._metrics.answered("expired")
                 continue
@@ -309,6 +309,7 @@ class Leader:
         waiting = self._asked.get((command.pod_namespace, command.pod_name))
         if waiting is not None:
             waiting.append(request)
+            self._requests.hold(command.node)
             return 0
         succeeded = decide.decide_succession(self.state, self._facts, command, now_ns).events
         size_bytes = self._apply(succeeded, events)
@@ -323,6 +324,7 @@ class Leader:
                 answers.append(_Answer(request, "", decision.refusal, decided_ns))
             case decide.AskFacts():
                 self._asked[decision.namespace, decision.name] = [request]
+                self._requests.hold(command.node)
                 task = asyncio.create_task(self._ask(decision.namespace, decision.name))
                 self._asking.add(task)
                 task.add_done_callback(self._asking.discard)
@@ -373,13 +375,14 @@ class Leader:
                 f"pod {namespace}/{name} is not known as its node knows it, and its source is away: {error}"
             )
             for request in self._asked.pop((namespace, name)):
+                self._requests.let_go(request.command.node)
                 self._reply_soon(request, Refusal("try_later", told))
             return
         if answer.fact is not None:
             self._facts.apply(answer.fact, 0)
         for request in self._asked.pop((namespace, name)):
             request.asked = True
-            self._requests.append(request)
+            self._requests.put_back(request.command.node, request)
         self._wake.set()
 
     def _reply_soon(self, request: _Request, refusal: Refusal) -> None:
