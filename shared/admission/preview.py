@@ -11,7 +11,7 @@ from shared.admission.view import View
 from shared.contracts.ipam import InterfaceRequest
 from shared.manifests.annotations import DEFAULT_ROUTE_NIC, IPPOOL, IPPOOLS, ippools, path_of
 from shared.manifests.networks import DEFAULT_NETWORK, NETWORKS
-from shared.manifests.problem import FieldError, Invalid, invalid
+from shared.manifests.problem import Code, FieldError, Invalid, invalid
 from shared.manifests.workload import Pod
 from shared.selection.cluster import Cluster, PodFact
 from shared.selection.network import check_annotations, network_unknown, with_further, with_pools
@@ -35,7 +35,7 @@ def preview(pod: Pod, view: View) -> Findings:
     warnings: list[FieldError] = []
     requests = _requests(cluster, asker, view, warnings)
     if isinstance(requests, Refusal):
-        return [invalid(_field(asker), requests.message)], warnings
+        return [_finding(asker, requests)], warnings
     nic = check_annotations(asker, {request.ifname for request in requests})
     if nic is not None:
         errors.append(invalid(path_of(DEFAULT_ROUTE_NIC), nic.message))
@@ -44,9 +44,9 @@ def preview(pod: Pod, view: View) -> Findings:
     selection = select(cluster, asker, None, requests)
     refusal = selection.refusal
     if refusal is not None and (refusal.error == "annotation_invalid" or _never_fits(cluster, selection)):
-        errors.append(invalid(_field(asker), refusal.message))
+        errors.append(_finding(asker, refusal))
     elif refusal is not None:
-        warnings.append(invalid(_field(asker), refusal.message, "Unknown"))
+        warnings.append(_finding(asker, refusal, "Unknown"))
     warnings += [] if refusal is not None else _of_other_family(cluster, selection, marks)
     return errors, warnings + _exhausted(view, selection, asker)
 
@@ -66,9 +66,16 @@ def _asker(pod: Pod) -> PodFact:
     )
 
 
-def _field(asker: PodFact) -> str:
+def _finding(asker: PodFact, refusal: Refusal, code: Code = "Invalid") -> FieldError:
+    """Where the pod says what it wants. A refusal that names its annotation itself is about that one."""
     keys = (IPPOOLS, IPPOOL, NETWORKS, DEFAULT_NETWORK)
-    return path_of(next((key for key in keys if key in asker.annotations), NETWORKS))
+    for key in keys:
+        field = path_of(key)
+        if refusal.message.startswith(f"{field}: "):
+            return invalid(field, refusal.message.removeprefix(f"{field}: "), code)
+    return invalid(
+        path_of(next((key for key in keys if key in asker.annotations), NETWORKS)), refusal.message, code
+    )
 
 
 def _requests(
@@ -141,7 +148,7 @@ def _exhausted(view: View, selection: Selection, asker: PodFact) -> list[FieldEr
     for want in selection.wants:
         for family, pools in want.pools.items():
             if all(_is_full(view, pool.name) for pool in pools):
-                out.append(invalid(_field(asker), exhausted(want, family, pools).message, "Unknown"))
+                out.append(_finding(asker, exhausted(want, family, pools), "Unknown"))
     return out
 
 
