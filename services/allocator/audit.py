@@ -13,7 +13,9 @@ from shared.contracts.lease import (
     AttachConfirmed,
     AttachmentDetached,
     LeaseEvent,
+    LeasesAdopted,
     LeasesAllocated,
+    LeasesInherited,
     LeasesRebound,
     LeasesReleased,
     Record,
@@ -105,8 +107,22 @@ def may_happen(state: State, event: LeaseEvent) -> Iterator[str]:
         case LeasesAllocated():
             yield from _allocated(state, event)
         case LeasesRebound() | AttachConfirmed():
-            if event.generation and event.generation <= state.generation:
+            if event.generation and event.generation <= state.generation and not _is_shared(state, event):
                 yield f"{event.owner} is bound anew in generation {event.generation}, the log had {state.generation} before"
+        case LeasesInherited():
+            if event.owner not in state.holdings:
+                yield f"{event.heir} inherits of {event.owner}, who holds nothing"
+            if event.heir in state.holdings:
+                yield f"{event.heir} inherits and holds something"
+            if event.generation <= state.generation:
+                yield f"{event.heir} inherits in generation {event.generation}, the log had {state.generation} before"
+        case LeasesAdopted():
+            if not state.adoption_open:
+                yield f"{event.owner} is adopted after adoption was over"
+            for item in event.items:
+                holder = state.holder(*parse_address(item.address))
+                if holder is not None:
+                    yield f"{item.address} is adopted for {event.owner} and held by {holder}"
         case LeasesReleased():
             holding = state.holdings.get(event.owner)
             held = holding.interfaces if holding is not None else {}
@@ -137,3 +153,17 @@ def _allocated(state: State, event: LeasesAllocated) -> Iterator[str]:
             yield f"{item.address} is given to {event.owner} and in quarantine"
     if not event.reason and (silent := state.unsafe()):
         yield f"{event.owner} is given addresses before {', '.join(sorted(silent))} told what they hold"
+
+
+def _is_shared(state: State, event: LeasesRebound | AttachConfirmed) -> bool:
+    """Interfaces that one attempt confirms have one generation, which the first of them brings into the log."""
+    holding = state.holdings.get(event.owner)
+    return (
+        isinstance(event, AttachConfirmed)
+        and holding is not None
+        and any(
+            held.generation == event.generation and held.attempt == event.attempt
+            for ifname, held in holding.interfaces.items()
+            if ifname != event.ifname
+        )
+    )

@@ -126,9 +126,13 @@ class Hearing:
             adopt = Adopt(question=testimony.question, mark=self._state.mark)
             self._publish(testimony.claims.node, encode(adopt))
 
-    async def close(self) -> None:
+    def stop(self) -> None:
+        """Ends what goes on by itself; `close` waits for it."""
         for task in tuple(self._publishing):
             task.cancel()
+
+    async def close(self) -> None:
+        self.stop()
         await asyncio.gather(*self._publishing, return_exceptions=True)
 
     def _refute(self, node: str, why: str) -> None:

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from services.allocator import decide
+from services.allocator.adoption import Adopting, Pending
 from services.allocator.collector import Collector, key_of
 from services.allocator.facts import Changes, Facts
 from services.allocator.hearing import Hearing
@@ -24,6 +25,7 @@ from services.allocator.watch import Testimony, Watch
 from shared import failpoint, limits, subjects
 from shared.bus import Bus, BusError, BusTimeout, Message, NoResponder, Work
 from shared.clock import Clock
+from shared.contracts.adopt import AdoptionView
 from shared.contracts.codec import MessageError, encode
 from shared.contracts.facts import (
     ASK_FACTS_TIMEOUT_S,
@@ -120,6 +122,7 @@ class Leader:
         self._wake = asyncio.Event()
         self.hearing = Hearing(bus, state, facts, watch, clock, self._wake.set)
         self.collector = Collector(bus, state, facts, watch, clock, metrics, self._judge_soon)
+        self.adopting = Adopting(state, facts, clock, self._wake.set, metrics.refused)
         self._facts_are_whole = False
         self._asking: set[asyncio.Task[None]] = set()
         self._asked: dict[tuple[str, str], list[_Request]] = {}
@@ -207,8 +210,11 @@ class Leader:
         finally:
             for task in (*tasks, *self._asking):
                 task.cancel()
+            # at once: who is cancelled while it waits here does not come further
+            self.hearing.stop()
             await asyncio.gather(*tasks, *self._asking, return_exceptions=True)
             await self.collector.close()
+            self.adopting.close()
             await self.hearing.close()
             if self._bus.connection.connected:
                 await self._work.stop()
@@ -226,7 +232,7 @@ class Leader:
     def _is_due(self) -> bool:
         if self.hearing.lost:
             raise LogLost(self.hearing.lost)
-        if len(self._requests) or self._releases or self.hearing.is_due:
+        if len(self._requests) or self._releases or self.hearing.is_due or self.adopting.is_due:
             return True
         return bool(self._changed_pods) and self._facts.synced and self._facts_are_whole
 
@@ -260,6 +266,11 @@ class Leader:
                 for holding in self.state.holdings_of_container(release.container_id):
                     self._changed_pods[key_of(holding)] = None
             settled.append(message)
+        adoptions: list[tuple[Pending, AdoptionView]] = []
+        while self.adopting.is_due and size_bytes < BATCH_BYTES:
+            adopted, pending, view = self.adopting.decide()
+            size_bytes += self._apply(adopted, events)
+            adoptions.append((pending, view))
         heard: Testimony | None = None
         hears = self.hearing.is_due and size_bytes < BATCH_BYTES
         if hears:
@@ -283,6 +294,8 @@ class Leader:
             self._trace(answers, began_ns, self._clock.unix_ns(), len(events))
         if hears:
             self.hearing.appended(heard)
+        for pending, view in adoptions:
+            self.adopting.answer(pending, view)
         for answer in answers:
             await self._answer(answer)
         for message in settled:

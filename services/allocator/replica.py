@@ -314,6 +314,8 @@ class Replica:
             allocating = await self._bus.listen(subjects.ALLOCATE_ALL, leader.on_allocate)
             servings.push_async_callback(allocating.stop)
             await servings.enter_async_context(queries.served())
+            adopting = await self._bus.serve(subjects.IPAM_ADOPT, leader.adopting.on_ask)
+            servings.push_async_callback(adopting.stop)
             log.info("leading", term=lease_log.term, incarnation=incarnation, sequence=state.sequence)
             self.reason = ""
             await self._run_until_lost(leader, election)
