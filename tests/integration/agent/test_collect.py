@@ -156,7 +156,13 @@ def test_del_with_any_configuration(make: Make) -> None:
     async def work() -> None:
         async with make as node:
             for number, body in enumerate(
-                (b"", b"{", native(cniVersion="9"), native(name="other", master="none"))
+                (
+                    b"",
+                    b"{",
+                    native(cniVersion="9"),
+                    native(name="other", master="none"),
+                    *(native(cniVersion=version) for version in ("0.3.0", "0.3.1", "0.4.0")),
+                )
             ):
                 pod = await add(node, f"c{number}")
                 answer = await node.call("DEL", f"c{number}", "", body)

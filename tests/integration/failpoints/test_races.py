@@ -110,6 +110,27 @@ def test_dels_while_the_allocators_hang_are_settled_later(attached: Stage) -> No
     attached.judge_detached()
 
 
+def test_adds_and_their_dels_while_the_allocators_hang(stage: Stage) -> None:
+    """The requests wait in the allocators while the DELs of their containers are served: what they get then, nobody takes."""
+    stage.new_pods()
+    marks = [stage.kill(instance, signal.SIGSTOP) for instance in ALLOCATORS]
+    with ThreadPoolExecutor(len(stage.pods)) as threads:
+        try:
+            adding = [threads.submit(stage.call, "ADD", pod) for pod in stage.pods]
+            until(
+                lambda: len(stage.by_container()) == len(stage.pods), "the agents have begun with all of them"
+            )
+            assert not failures(together(stage, [("DEL", pod) for pod in stage.pods]))
+        finally:
+            for mark in marks:
+                assert mark is not None
+                send(mark, signal.SIGCONT)
+        answers = [one.result() for one in adding]
+    assert {answer.result()["code"] for answer in answers if not answer.ok} <= {117}
+    stage.delete_pods()
+    stage.detach_all()
+
+
 def test_dels_while_the_hub_hangs_are_settled_later_even_by_another_agent(attached: Stage) -> None:
     attached.delete_pods()
     mark = attached.kill(HUB, signal.SIGSTOP)
