@@ -65,7 +65,8 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     """`source` is `manifests`, the folder of that name, or `kubernetes`: by `kubeconfig`, or from inside the cluster where it is empty.
 
     `coordinator` names the SpiderCoordinator whose status we keep, `cni_config_dir` is the host's CNI directory (for podCIDRType
-    auto), `cilium_config` Cilium's ConfigMap as `namespace/name`. `lease` is the Lease by which replicas elect their leader."""
+    auto), `cilium_config` Cilium's ConfigMap as `namespace/name`. `lease` is the Lease by which replicas elect their leader. With
+    `adopt` what Spiderpool gave becomes leases, before the first address is given."""
 
     replica: str
     bus: BusSettings
@@ -79,6 +80,7 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     cni_config_dir: str = "/etc/cni/net.d"
     cilium_config: str = "kube-system/cilium-config"
     allocated_ips_max: int = 5000
+    adopt: bool = True
     stream_replicas: int = 1
     poll_s: float = 0.5
 

@@ -114,6 +114,8 @@ def facts(kind: str, namespace: str, name: str) -> str:
 
 FACTS_ALL = "orb.facts.>"
 FACTS_SYNCED = "orb.facts.synced._._"
+FACTS_TERM = "orb.facts.term._._"
+"""Whose turn it is to tell facts; kinds of objects begin with a capital letter."""
 
 
 def attach(node: str) -> str:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 import random
 import sys
+import uuid
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from services.controller.app import App
 from services.controller.leases import AllocatorLeases
+from services.controller.replica import Alone, Replica
 from services.controller.rules import AdmissionRules
 from services.controller.source import FolderSource
 from services.controller.watched import table
@@ -24,38 +26,56 @@ from shared.telemetry.metrics import KubernetesMetrics
 
 
 @contextlib.asynccontextmanager
-async def opening(settings: ControllerSettings, bus: Bus, telemetry: Telemetry) -> AsyncGenerator[App]:
+async def opening(settings: ControllerSettings, bus: Bus, telemetry: Telemetry) -> AsyncGenerator[Replica]:
     if settings.source == "kubernetes":
-        async with opening_cluster(settings, bus, telemetry) as app:
-            yield app
+        async with opening_cluster(settings, bus, telemetry) as replica:
+            yield replica
         return
     if not settings.manifests:
         raise ValueError("source manifests: `manifests` must name the folder")
     source = FolderSource(Path(settings.manifests), AllocatorLeases(bus), AdmissionRules)
-    yield App(settings, bus, source, telemetry)
+    app = App(settings, bus, source, telemetry)
+    yield Replica(bus, settings.replica, app, Alone(settings.replica))
 
 
 @contextlib.asynccontextmanager
 async def opening_cluster(
     settings: ControllerSettings, bus: Bus, telemetry: Telemetry
-) -> AsyncGenerator[App]:
+) -> AsyncGenerator[Replica]:
     # only where there is a cluster: the client costs 40 MiB
     from services.controller import cluster
+    from services.controller.bridge import Bridge
+    from services.controller.election import LeaseElection
     from services.controller.kube import KubeClient
 
+    dice = random.random
     client = await KubeClient.open(settings.kubeconfig)
     try:
         namespace, _, name = settings.cilium_config.partition("/")
         rows = table(settings.installation_namespace, (namespace, name))
-        source = cluster.ClusterSource(client, rows, random.random, cluster.first_version())
-        KubernetesMetrics(
+        source = cluster.ClusterSource(client, rows, dice, cluster.first_version())
+        identity = f"{settings.replica}_{uuid.uuid4().hex[:12]}"
+        election = LeaseElection(client, settings.installation_namespace, settings.lease, identity, dice)
+        metrics = KubernetesMetrics(
             telemetry.meter,
             requests=lambda: client.requests,
             held=source.held,
             relists=source.relists,
             failing=source.failing,
         )
-        yield App(settings, bus, source, telemetry)
+        bridge = Bridge(
+            settings,
+            bus,
+            client,
+            source.told,
+            leads=lambda: election.leads,
+            dice=dice,
+            metrics=metrics,
+            published=lambda: app.published(),
+            may_sync=source.wake,
+        )
+        app = App(settings, bus, source, telemetry, may_sync=lambda: bridge.may_sync, more_facts=bridge.facts)
+        yield Replica(bus, settings.replica, app, election, others=(bridge.run,))
     finally:
         await client.close()
 

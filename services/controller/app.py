@@ -1,10 +1,15 @@
 """The controller at work: what the source tells goes into stream FACTS, and questions are answered from the source as of now.
 
-Owns the order of publishing and what has been acknowledged. Must not know what an object says, nor how the source reads it.
+Owns the order of publishing, what has been acknowledged, and the fence of its term. Must not know what an object says, nor how the
+source reads it.
 
 One pass at a time: refresh, publish everything that it told, and only then answer those who asked meanwhile. What could not be
 published stays in the outbox, in order; a version that nobody has seen is never shown in an answer. When the stream came
 back shorter than we left it (facts are not fsynced: they can always be told again), what it lacks is told again.
+
+Fence: a term begins with a message of its own, and the first append of each window names that message as the last of its subject.
+Whoever was stopped meanwhile and wakes up behind another's term is refused. (A replicated stream takes only one append that names
+such a fence at a time, nats-server 2.15.1, so not every append of a window can.)
 """
 
 from __future__ import annotations
@@ -13,13 +18,14 @@ import asyncio
 import time
 import uuid
 from collections import deque
+from collections.abc import Callable
 
 import structlog
 
 from services.controller.judge import POOL
 from services.controller.source import ObjectSource
 from shared import failpoint, subjects
-from shared.bus import Bus, BusDenied, BusError, BusTimeout, Message, StreamMismatch
+from shared.bus import Bus, BusDenied, BusError, BusTimeout, Message, StreamMismatch, WrongSequence
 from shared.contracts.codec import MessageError, encode
 from shared.contracts.facts import (
     ASK_FACT,
@@ -28,12 +34,13 @@ from shared.contracts.facts import (
     Fact,
     FactAnswer,
     FactsSynced,
+    FactsTerm,
     ObjectGone,
     SyncAnswer,
 )
 from shared.limits import TOMBSTONE_KEPT_S
 from shared.manifests.document import ObjectKey
-from shared.service import end, serve_status
+from shared.service import end
 from shared.settings import ControllerSettings
 from shared.telemetry import Telemetry, extract
 from shared.telemetry.metrics import ControllerMetrics
@@ -48,15 +55,30 @@ COLLECT_S = 1.0
 LOOK_STALE_S = 10.0
 """A look at the source older than this is told: what is in force may no longer be what the user wrote."""
 CONF = "spiderpool-conf"
+FENCE_SUBJECT = "Nats-Expected-Last-Subject-Sequence-Subject"
+
+
+class Fenced(BusError):
+    """Another controller tells the facts now."""
 
 
 class App:
     """`closed` of the bus ends `run`, as does cancelling it."""
 
     def __init__(
-        self, settings: ControllerSettings, bus: Bus, source: ObjectSource, telemetry: Telemetry
+        self,
+        settings: ControllerSettings,
+        bus: Bus,
+        source: ObjectSource,
+        telemetry: Telemetry,
+        may_sync: Callable[[], bool] = lambda: True,
+        more_facts: Callable[[], dict[str, str]] = dict,
     ) -> None:
+        """`may_sync`: whether it may be told that the list is full, once it is. `more_facts` are told beside our own."""
+        self._more_facts = more_facts
         self._settings = settings
+        self._may_sync = may_sync
+        self._fence = 0
         self._bus = bus
         self._source = source
         self._telemetry = telemetry
@@ -88,20 +110,12 @@ class App:
         return "" if self._bus.connection.connected else "the bus is away"
 
     async def run(self) -> None:
-        """Serves for ever. Raises StreamMismatch, or BusDenied at the start: settings that no retry mends."""
+        """Serves for ever. Raises Fenced; StreamMismatch, or BusDenied at the start: settings that no retry mends."""
         async with self._turn:
             await self._resume_when_bus_is_there()
             served = [
                 await self._bus.serve(subjects.ASK_FACTS, self._on_ask_fact),
                 await self._bus.serve(subjects.ASK_SYNC, self._on_ask_sync),
-                await serve_status(
-                    self._bus,
-                    "controller",
-                    self._settings.replica,
-                    not_ready=self.not_ready,
-                    facts=self._facts,
-                    refused=self._metrics.refused,
-                ),
             ]
             self._bus.connection.on_reconnect(self._doubt_stream)
         closed = asyncio.ensure_future(self._bus.closed.wait())
@@ -121,7 +135,7 @@ class App:
         while True:
             try:
                 return await self._resume()
-            except (StreamMismatch, BusDenied):
+            except (StreamMismatch, BusDenied, Fenced):
                 raise
             except BusError as error:
                 log.warning("the bus is not ready yet", error=str(error))
@@ -129,6 +143,7 @@ class App:
 
     async def _resume(self) -> None:
         await self._ensure_streams()
+        await self._begin_term()
         facts = await self._told()
         self._source.resume(facts)
         self.sequence = (await self._bus.stream_state(subjects.FACTS.name)).last_sequence
@@ -138,12 +153,38 @@ class App:
         for spec in STREAMS:
             await self._bus.ensure_stream(spec, self._settings.stream_replicas)
 
+    async def _begin_term(self) -> None:
+        """From here on whoever told before is refused, and so are we when another one begins after us."""
+        last = await self._bus.get_last(subjects.FACTS.name, subjects.FACTS_TERM)
+        term = FactsTerm(incarnation=self._incarnation, replica=self._settings.replica)
+        try:
+            self._fence = await self._bus.append(
+                subjects.FACTS_TERM,
+                encode(term),
+                expected_last_subject_sequence=last.sequence if last is not None else 0,
+            )
+        except WrongSequence:
+            raise Fenced("another controller began at the same time") from None
+
+    async def _hold_term(self) -> None:
+        """The stream may be another one than we began our term on. Raises Fenced if another one has begun since."""
+        last = await self._bus.get_last(subjects.FACTS.name, subjects.FACTS_TERM)
+        if last is None:
+            return await self._begin_term()
+        term = FACT.decode(last.data)
+        if not isinstance(term, FactsTerm) or term.incarnation != self._incarnation:
+            raise Fenced("another controller tells the facts now")
+        self._fence = last.sequence
+        return None
+
     async def _told(self) -> list[Fact]:
         """The last fact of every subject of the stream."""
         facts: list[Fact] = []
         async for message in self._bus.read(subjects.FACTS.name, last_per_subject=True):
             try:
-                facts.append(FACT.decode(message.data))
+                fact = FACT.decode(message.data)
+                if not isinstance(fact, FactsTerm):
+                    facts.append(fact)
             except MessageError as error:
                 self._metrics.refused("orb.facts")
                 log.warning("a fact that is none", subject=message.subject, error=str(error))
@@ -154,10 +195,10 @@ class App:
 
     async def _pass(self, *, again: bool = False) -> bool:
         """One look at the source, published; False if the bus did not take it all. Those asked for while one waited its turn are
-        one. Raises StreamMismatch."""
+        one. Raises StreamMismatch, Fenced."""
         try:
             await self._take_turn(again)
-        except StreamMismatch:
+        except (StreamMismatch, Fenced):
             raise
         except BusError as error:
             self._stream_in_doubt = True
@@ -183,7 +224,7 @@ class App:
         if self._stream_in_doubt:
             await self._tell_what_is_missing()
         await self._publish()
-        if not self.synced and self._source.complete:
+        if not self.synced and self._source.complete and self._may_sync():
             await self._publish_synced()
         now_s = time.monotonic()
         if self._source.collecting and (again or now_s - self._collected_at_s >= COLLECT_S):
@@ -196,6 +237,9 @@ class App:
     async def _publish(self) -> None:
         """Appends the outbox in order. Raises BusError with what is left still in it."""
         while self._outbox:
+            self.sequence = max(self.sequence, await self._append(self._outbox[0], fenced=True))
+            failpoint.hit("controller.fact.published")
+            self._outbox.popleft()
             window = [self._outbox[i] for i in range(min(WINDOW, len(self._outbox)))]
             outcomes = await asyncio.gather(*map(self._append, window), return_exceptions=True)
             for outcome in outcomes:
@@ -205,16 +249,22 @@ class App:
                 self.sequence = max(self.sequence, outcome)
                 self._outbox.popleft()
 
-    async def _append(self, fact: Fact) -> int:
+    async def _append(self, fact: Fact, *, fenced: bool = False) -> int:
+        fence = self._fence if fenced else None
+        headers = {FENCE_SUBJECT: subjects.FACTS_TERM} if fenced else None
         if isinstance(fact, FactsSynced):
             failpoint.hit("controller.synced")
-            return await self._bus.append(subjects.FACTS_SYNCED, encode(fact))
+            return await self._bus.append(
+                subjects.FACTS_SYNCED, encode(fact), expected_last_subject_sequence=fence, headers=headers
+            )
         if failpoint.hit("controller.fact.publish"):
             raise BusTimeout("lost by a failpoint")
         # the server forgets a tombstone after a day: names of pods are rarely used again
         ttl_s = TOMBSTONE_KEPT_S if isinstance(fact, ObjectGone) else None
         subject = subjects.facts(fact.kind, fact.namespace, fact.name)
-        return await self._bus.append(subject, encode(fact), ttl_s=ttl_s)
+        return await self._bus.append(
+            subject, encode(fact), ttl_s=ttl_s, expected_last_subject_sequence=fence, headers=headers
+        )
 
     async def _publish_synced(self) -> None:
         synced = FactsSynced(
@@ -222,7 +272,7 @@ class App:
             version=self._source.next_version(),
             objects=len(self._source.in_force),
         )
-        self.sequence = await self._append(synced)
+        self.sequence = await self._append(synced, fenced=True)
         if not self.synced:
             self.synced = True
             log.info("synced", objects=synced.objects, problems=len(self._source.problems))
@@ -230,6 +280,7 @@ class App:
     async def _tell_what_is_missing(self) -> None:
         """After a lost connection or append: the stream may have been made anew, or lack its last messages."""
         await self._ensure_streams()
+        await self._hold_term()
         told = await self._told()
         waiting = {
             (fact.kind, fact.namespace, fact.name)
@@ -283,7 +334,16 @@ class App:
             )
         )
 
-    def _facts(self) -> dict[str, str]:
+    def published(self) -> int:
+        """The sequence of FACTS up to which all that the source has listed is published; 0 while something waits."""
+        return self.sequence if self._source.complete and self._passes and not self._outbox else 0
+
+    def refused(self, family: str) -> None:
+        """A message that is not of its subject's form."""
+        self._metrics.refused(family)
+
+    def facts(self) -> dict[str, str]:
+        """Short words about the state, for people and programs."""
         return {
             "objects": str(len(self._source.in_force)),
             "problems": str(len(self._source.problems)),
@@ -291,6 +351,7 @@ class App:
             "synced": "true" if self.synced else "false",
             "facts_sequence": str(self.sequence),
             "installation_namespace": self._installation_namespace(),
+            **self._more_facts(),
         }
 
     def _installation_namespace(self) -> str:

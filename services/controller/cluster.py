@@ -57,6 +57,10 @@ class ClusterSource:
         self._news.clear()
         return self.told.fresh()
 
+    def wake(self) -> None:
+        """Ends a wait for news."""
+        self._news.set()
+
     async def news(self, timeout_s: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):

@@ -16,7 +16,7 @@ import msgspec
 LIST_LIMIT = 500
 BACKOFF_MIN_S = 0.25
 BACKOFF_MAX_S = 30.0
-ABSENT_RETRY_S = 10.0
+ABSENT_RETRY_S = 60.0
 """How often a kind is looked for that the server does not serve (its CRD is not installed)."""
 DOUBT_MIN = 5
 DOUBT_FRACTION = 0.1
@@ -102,6 +102,11 @@ class Reflector:
         self._absences = 0
         self._list = List()
         self._resource_version = ""
+
+    @property
+    def served(self) -> bool:
+        """False while the server says that there is no such kind."""
+        return not self._absences
 
     def start(self) -> List:
         return self._anew()

@@ -16,23 +16,15 @@ from typing import Any, cast
 import msgspec
 
 from services.controller.reflector import Item, Name, Page
+from shared.contracts.facts import POD_ANNOTATIONS_READ
 from shared.manifests.kinds import API_VERSION
 from shared.manifests.meta import Json, Part
 from shared.manifests.settings import CONFIG_MAP
 from shared.manifests.workload import Pod
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-_POD_ANNOTATIONS = (
-    "ipam.spidernet.io/",
-    "cni.spidernet.io/",
-    "k8s.v1.cni.cncf.io/networks",
-    "v1.multus-cni.io/",
-    "kubernetes.io/config.",
-    "orbweaver.io/",
-    "kubevirt.io/",
-    "vm.kubevirt.io/",
-)
-"""Annotations of pods that somebody reads, by their beginning. `network-status` and what kubectl keeps would be most of the bytes."""
+_NETWORK_STATUS = ("k8s.v1.cni.cncf.io/network-status", "k8s.v1.cni.cncf.io/networks-status")
+"""What Multus writes back: nobody reads it here, and it would be most of the bytes."""
 _META = (
     "name",
     "namespace",
@@ -140,6 +132,12 @@ def page_of(watched: Watched, body: bytes) -> Page:
     )
 
 
+def raw_items(body: bytes) -> tuple[list[bytes], str]:
+    """A list's answer as the server's JSON of each object, and the token of the next page. Raises msgspec.MsgspecError."""
+    answer = _LIST.decode(body)
+    return [bytes(raw) for raw in answer.items], answer.metadata.continued
+
+
 def notice_of(watched: Watched, line: bytes) -> Notice:
     """A line of a watch. Raises msgspec.MsgspecError for what is none."""
     event = _EVENT.decode(line)
@@ -178,7 +176,11 @@ def _pod(raw: bytes) -> bytes | None:
     if pod.spec.host_network:
         return None  # it gets no address, and no runtime calls us for it
     meta = pod.metadata
-    kept = {key: text for key, text in meta.annotations.items() if key.startswith(_POD_ANNOTATIONS)}
+    kept = {
+        key: text
+        for key, text in meta.annotations.items()
+        if key.startswith(POD_ANNOTATIONS_READ) and key not in _NETWORK_STATUS
+    }
     spec = msgspec.structs.replace(pod.spec, containers=(), init_containers=())
     status = pod.status
     if status.phase not in ("Succeeded", "Failed"):
@@ -216,6 +218,16 @@ def _keeping(kind: str, api_version: str, *members: str) -> Reduce:
     return reduce
 
 
+def _pool(raw: bytes) -> bytes:
+    """The status is ours, and most of it would make a fact of every lease; that the pool is full, admission warns of."""
+    whole, meta = _members(raw)
+    status = cast("Json", whole.get("status") or {})
+    counts = {key: status[key] for key in ("allocatedIPCount", "totalIPCount") if key in status}
+    full = len(counts) == 2 and 0 < counts["totalIPCount"] <= counts["allocatedIPCount"]
+    kept = {"spec": whole.get("spec") or {}, **({"status": counts} if full else {})}
+    return msgspec.json.encode({"apiVersion": API_VERSION, "kind": "SpiderIPPool", "metadata": meta, **kept})
+
+
 def _node(raw: bytes) -> bytes:
     whole, meta = _members(raw)
     meta.pop("annotations", None)
@@ -249,9 +261,10 @@ def _stateful_set(raw: bytes) -> bytes:
 
 
 class EndpointNote(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What is remembered of a SpiderEndpoint: `digest` of what it says, and what its deletion needs."""
+    """What is remembered of a SpiderEndpoint: `digest` of what it says, whose it is, and what its deletion needs."""
 
     digest: str
+    pod_uid: str = ""
     finalizers: bool = False
     terminating: bool = False
 
@@ -259,15 +272,17 @@ class EndpointNote(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 def _endpoint(raw: bytes) -> bytes:
     whole = cast("Json", msgspec.json.decode(raw))
     meta = cast("Json", whole["metadata"])
+    status = cast("Json", whole.get("status") or {})
     note = EndpointNote(
-        digest=endpoint_digest(whole.get("status")),
+        digest=digest_of(status),
+        pod_uid=str(cast("Json", status.get("current") or {}).get("uid", "")),
         finalizers=bool(meta.get("finalizers")),
         terminating=bool(meta.get("deletionTimestamp")),
     )
     return msgspec.json.encode(note)
 
 
-def endpoint_digest(status: object) -> str:
+def digest_of(status: object) -> str:
     """Of a status as JSON: the same for one that is to be written and for the object once it is there."""
     return blake2b(msgspec.json.encode(status, order="sorted"), digest_size=12).hexdigest()
 
@@ -303,6 +318,8 @@ ENDPOINTS = "SpiderEndpoint"
 CALICO_POOLS = "IPPool"
 CILIUM_POOLS = "CiliumPodIPPool"
 SERVICE_CIDRS = "ServiceCIDR"
+SERVICE_CIDRS_BETA = "ServiceCIDR/v1beta1"
+"""Looked at where the server does not serve v1 yet."""
 KUBEADM_CONFIG = ("kube-system", "kubeadm-config")
 
 
@@ -314,7 +331,13 @@ def table(installation_namespace: str, cilium_config: Name) -> tuple[Watched, ..
         cilium_config: False,
     }
     return (
-        _row("SpiderIPPool", API_VERSION, _ours("spiderippools"), "spec"),
+        Watched(
+            key="SpiderIPPool",
+            kind="SpiderIPPool",
+            api_version=API_VERSION,
+            collection=_ours("spiderippools"),
+            reduce=_pool,
+        ),
         _row("SpiderSubnet", API_VERSION, _ours("spidersubnets"), "spec"),
         _row("SpiderReservedIP", API_VERSION, _ours("spiderreservedips"), "spec"),
         _row("SpiderMultusConfig", API_VERSION, _ours("spidermultusconfigs"), "spec"),
@@ -349,6 +372,15 @@ def table(installation_namespace: str, cilium_config: Name) -> tuple[Watched, ..
             "networking.k8s.io/v1",
             "/apis/networking.k8s.io/v1/servicecidrs",
             "spec",
+            facts=False,
+            optional=True,
+        ),
+        _row(
+            SERVICE_CIDRS,
+            "networking.k8s.io/v1beta1",
+            "/apis/networking.k8s.io/v1beta1/servicecidrs",
+            "spec",
+            key=SERVICE_CIDRS_BETA,
             facts=False,
             optional=True,
         ),

@@ -43,7 +43,16 @@ class FactsSynced(msgspec.Struct, frozen=True, kw_only=True, tag="facts.synced.1
     objects: int
 
 
+class FactsTerm(msgspec.Struct, frozen=True, kw_only=True, tag="facts.term.1"):
+    """A controller begins to tell. Every fact after it names this message as its fence, so that one who told before and wakes up
+    late is refused."""
+
+    incarnation: str
+    replica: str
+
+
 Fact = ObjectFact | ObjectGone | FactsSynced
+"""What a source tells."""
 
 
 class AskFact(msgspec.Struct, frozen=True, kw_only=True, tag="ask.fact.1"):
@@ -129,7 +138,7 @@ POD_ANNOTATIONS_READ = (
 
 ASK_FACTS_TIMEOUT_S = 3.0
 
-FACT: Codec[Fact] = Codec(Fact)
+FACT: Codec[Fact | FactsTerm] = Codec(Fact | FactsTerm)
 ASK_FACT: Codec[AskFact] = Codec(AskFact)
 FACT_ANSWER: Codec[FactAnswer] = Codec(FactAnswer)
 ASK_SYNC: Codec[AskSync] = Codec(AskSync)

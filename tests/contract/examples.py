@@ -89,6 +89,7 @@ EXAMPLES: dict[str, msgspec.Struct] = {
     "facts.object.1": _FACT,
     "facts.gone.1": facts.ObjectGone(kind="Pod", namespace="shop", name="web-0", uid="u1", version=8),
     "facts.synced.1": facts.FactsSynced(incarnation="i1", version=9, objects=2),
+    "facts.term.1": facts.FactsTerm(incarnation="i1", replica="c1"),
     "ask.fact.1": facts.AskFact(kind="Pod", namespace="shop", name="web-0"),
     "ask.fact.answer.1": facts.FactAnswer(fact=_FACT),
     "ask.sync.1": facts.AskSync(),

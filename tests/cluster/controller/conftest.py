@@ -75,7 +75,7 @@ def starting(
             replica=replica,
             bus=fresh_nats_server.settings("controller"),
             source="kubernetes",
-            **{"kubeconfig": str(crds.kubeconfig), **more},
+            **{"kubeconfig": str(crds.kubeconfig), "adopt": False, **more},
         )
         service = Service("services.controller", settings, directory)
         service.start()

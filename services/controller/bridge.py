@@ -1,0 +1,211 @@
+"""What a leading controller does beside the facts: adopts once, mirrors leases, and keeps what it writes in line with what it reads.
+
+Owns which change makes whom look again. Must not know how anything is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from services.controller.adoption import Adopting
+from services.controller.coordinator_writer import CoordinatorWriter
+from services.controller.event import Notable, of_attach, of_disagreement
+from services.controller.event_writer import EVENT, EventWriter
+from services.controller.ipam_writer import EndpointWriter, PoolWriter, SubnetWriter
+from services.controller.kube import KubeClient
+from services.controller.leases import AllocatorLeases
+from services.controller.mirror import Mirror
+from services.controller.mirroring import Mirroring
+from services.controller.network_writer import NetworkWriter
+from services.controller.reflector import Change, Gone, Name
+from services.controller.told import Told
+from services.controller.typed import (
+    COORDINATOR,
+    ENDPOINT,
+    NETWORK,
+    POOL,
+    SUBNET,
+    Typed,
+    decode,
+)
+from services.controller.watched import Watched
+from services.controller.writing import Worker, Writing
+from shared.bus import Bus, BusError, StreamMessage
+from shared.contracts.attach import ATTACH_EVENT
+from shared.contracts.codec import MessageError
+from shared.contracts.disagreement import DISAGREEMENT_EVENT
+from shared.manifests.network import NetworkAttachmentDefinition
+from shared.settings import ControllerSettings
+from shared.subjects import ATTACH, DISAGREEMENTS, StreamSpec
+from shared.telemetry.metrics import KubernetesMetrics
+
+log = structlog.get_logger()
+
+RESYNC_S = 60.0
+"""As Spiderpool's informers: so late a directory of CNI configurations that changed is noticed."""
+RETRY_S = 2.0
+
+
+class Bridge:
+    def __init__(
+        self,
+        settings: ControllerSettings,
+        bus: Bus,
+        client: KubeClient,
+        told: Told,
+        leads: Callable[[], bool],
+        dice: Callable[[], float],
+        metrics: KubernetesMetrics,
+        published: Callable[[], int],
+        may_sync: Callable[[], None],
+    ) -> None:
+        """`published` is the sequence of FACTS once all that was listed is told; `may_sync` is called when it may be said so."""
+        self._settings = settings
+        self._bus = bus
+        self._told = told
+        self._typed = Typed(told)
+        self._writing = Writing(leads, dice, metrics)
+        self._events = EventWriter(client, settings.replica, self._writing.add)
+        self._mirroring = Mirroring(bus, self._on_leases)
+        self._adopting = Adopting(bus, client, published, may_sync, self._events.note)
+        namespace, _, name = settings.cilium_config.partition("/")
+        self._workers: Mapping[str, Worker] = {
+            POOL: PoolWriter(
+                client,
+                self._typed,
+                self._mirror,
+                AllocatorLeases(bus),
+                published,
+                settings.allocated_ips_max,
+                self._writing.add,
+            ),
+            SUBNET: SubnetWriter(client, self._typed),
+            ENDPOINT: EndpointWriter(client, self._typed, self._mirror),
+            NETWORK: NetworkWriter(client, self._typed),
+            COORDINATOR: CoordinatorWriter(
+                client,
+                self._typed,
+                settings.coordinator,
+                Path(settings.cni_config_dir),
+                (namespace, name),
+                self._events.note,
+            ),
+            EVENT: self._events,
+        }
+        self._mirrored: Mirror | None = None
+        told.listen(self._on_change)
+
+    @property
+    def may_sync(self) -> bool:
+        """Whether adoption is over."""
+        return self._adopting.over
+
+    async def run(self) -> None:
+        """For ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._writing.run(self._workers))
+            group.create_task(self._resync())
+            group.create_task(self._follow(ATTACH, self._take_attach))
+            group.create_task(self._follow(DISAGREEMENTS, self._take_disagreement))
+            if self._settings.adopt:
+                await self._adopting.run()
+            else:
+                self._adopting.skip()
+            group.create_task(self._mirroring.run())
+
+    def _mirror(self) -> Mirror | None:
+        return self._mirroring.mirror if self._mirroring.ready else None
+
+    def _on_leases(self) -> None:
+        mirror = self._mirroring.mirror
+        if mirror is not self._mirrored:
+            self._mirrored = mirror
+            # what was written before, by whomever, may be about leases that are no more
+            for (namespace, name), _ in self._told.held(ENDPOINT):
+                self._writing.add(ENDPOINT, namespace, name)
+            for pool in self._typed.pools:
+                self._writing.add(POOL, "", pool)
+        pods, pools = mirror.changed()
+        for namespace, name in pods:
+            self._writing.add(ENDPOINT, namespace, name)
+        for pool in pools:
+            self._writing.add(POOL, "", pool)
+
+    def _on_change(self, watched: Watched, change: Change) -> None:
+        namespace, name = change.name
+        match watched.kind:
+            case "SpiderIPPool":
+                self._writing.add(POOL, "", name)
+                self._look_at_subnets(change)
+            case "SpiderSubnet" | "SpiderEndpoint" | "SpiderMultusConfig" | "SpiderCoordinator":
+                self._writing.add(watched.kind, namespace, name)
+            case "Pod" if isinstance(change, Gone):
+                self._writing.add(ENDPOINT, namespace, name)
+            case "NetworkAttachmentDefinition":
+                self._look_at_owner(change.name, change)
+            case "ServiceCIDR" | "IPPool" | "CiliumPodIPPool" | "ConfigMap":
+                self._writing.add(COORDINATOR, "", self._settings.coordinator)
+            case _:
+                pass
+
+    def _look_at_subnets(self, change: Change) -> None:
+        spec = self._typed.pools.get(change.name[1])
+        for (_, name), _ in self._told.held(SUBNET):
+            if spec is None or name in set(self._typed.subnets_of(spec.subnet)):
+                self._writing.add(SUBNET, "", name)
+
+    def _look_at_owner(self, name: Name, change: Change) -> None:
+        namespace, own = name
+        self._writing.add(NETWORK, namespace, own)
+        definition = decode(change.item, NetworkAttachmentDefinition)
+        controller = definition.metadata.controller if definition is not None else None
+        if controller is not None and controller.kind == NETWORK:
+            self._writing.add(NETWORK, namespace, controller.name)
+
+    async def _resync(self) -> None:
+        while True:
+            await asyncio.sleep(RESYNC_S)
+            for (namespace, name), _ in self._told.held(NETWORK):
+                self._writing.add(NETWORK, namespace, name)
+            self._writing.add(COORDINATOR, "", self._settings.coordinator)
+
+    async def _follow(self, stream: StreamSpec, take: Callable[[StreamMessage], Awaitable[None]]) -> None:
+        """From now on; what happened before was told by who led then."""
+        first: int | None = None
+        while True:
+            try:
+                if first is None:
+                    first = (await self._bus.stream_state(stream.name)).last_sequence + 1
+                await self._bus.follow(stream.name, take, start_sequence=first)
+                return
+            except BusError as error:
+                log.debug("not followed yet", stream=stream.name, error=str(error))
+                await asyncio.sleep(RETRY_S)
+
+    async def _take_attach(self, message: StreamMessage) -> None:
+        self._note(lambda: of_attach(ATTACH_EVENT.decode(message.data)))
+
+    async def _take_disagreement(self, message: StreamMessage) -> None:
+        self._note(lambda: of_disagreement(DISAGREEMENT_EVENT.decode(message.data)))
+
+    def _note(self, read: Callable[[], Notable | None]) -> None:
+        try:
+            notable = read()
+        except MessageError as error:
+            log.warning("a message that is none", error=str(error))
+            return
+        if notable is not None:
+            self._events.note(notable)
+
+    def facts(self) -> dict[str, Any]:
+        """Short words about the state."""
+        return {
+            "leases_mirrored": "true" if self._mirroring.ready else "false",
+            "adoption_over": "true" if self.may_sync else "false",
+            "writes_waiting": str(len(self._writing)),
+        }

@@ -1,0 +1,103 @@
+"""Leading by a Lease of the API server: the requests and the pauses.
+
+Owns when this replica may write. Must not know the rule (lease.py). While the API server is away nobody can take the lease, so a
+leader that hears nothing stays what it is and writes nothing; it has lost when it sees another one's name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import msgspec
+import structlog
+
+from services.controller import lease
+from services.controller.kube import KubeClient, KubeError, KubeRefused
+
+log = structlog.get_logger()
+
+RELEASE_TIMEOUT_S = 2.0
+NOT_FOUND = 404
+
+
+class LeaseElection:
+    def __init__(
+        self, client: KubeClient, namespace: str, name: str, identity: str, dice: Callable[[], float]
+    ) -> None:
+        """`identity` names this process: another one of the same replica is another one."""
+        self.leader = ""
+        self._client = client
+        self._namespace = namespace
+        self._name = name
+        self._identity = identity
+        self._dice = dice
+        self._observer = lease.Observer()
+        self._held: lease.Lease | None = None
+        self._until_s = 0.0
+
+    @property
+    def leads(self) -> bool:
+        return time.monotonic() < self._until_s
+
+    async def wait(self) -> None:
+        while not await self._look():
+            await asyncio.sleep(lease.RENEW_S * (0.75 + self._dice() / 2))
+
+    async def keep(self) -> None:
+        try:
+            while True:
+                await asyncio.sleep(lease.RENEW_S)
+                if not await self._look() and self.leader not in ("", self._identity):
+                    self._until_s = 0.0
+                    return
+        finally:
+            await self._release()
+
+    async def _look(self) -> bool:
+        """Takes or renews the lease if that is possible; whether it is ours."""
+        began_s = time.monotonic()
+        try:
+            found = await self._get()
+            if found is not None:
+                self.leader = found.holder
+                free = self._observer.is_free(found, began_s)
+                if found.holder != self._identity and not free:
+                    return False
+            self._held = await self._write(self._identity, found)
+        except (KubeError, msgspec.MsgspecError) as error:
+            log.info("the lease is neither taken nor renewed", lease=self._name, error=str(error))
+            return False
+        self.leader = self._identity
+        self._until_s = began_s + lease.DEADLINE_S
+        return True
+
+    async def _get(self) -> lease.Lease | None:
+        try:
+            return lease.read(await self._client.get(f"{self._collection}/{self._name}"))
+        except KubeRefused as error:
+            if error.status == NOT_FOUND:
+                return None
+            raise
+
+    async def _write(self, holder: str, before: lease.Lease | None) -> lease.Lease:
+        body = lease.body(self._namespace, self._name, holder, before, time.time())
+        if before is None:
+            return lease.read(await self._client.create(self._collection, body))
+        return lease.read(await self._client.replace(f"{self._collection}/{self._name}", body))
+
+    async def _release(self) -> None:
+        """Makes room at once, if it is still ours."""
+        if self._held is None or not self.leads:
+            return
+        self._until_s = 0.0
+        try:
+            async with asyncio.timeout(RELEASE_TIMEOUT_S):
+                await self._write("", self._held)
+        except (KubeError, TimeoutError, msgspec.MsgspecError) as error:
+            log.info("the lease is left to expire", error=str(error))
+
+    @property
+    def _collection(self) -> str:
+        return f"/apis/{lease.API_VERSION}/namespaces/{self._namespace}/leases"

@@ -1,0 +1,100 @@
+"""What is held of the Kubernetes API, as types: for those who work out what should be written.
+
+Owns the decoding, and keeps the pools decoded. Must not know where the objects come from. An object that does not fit its type is as
+if it were not there: admission has refused it where it could.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
+
+import msgspec
+
+from services.controller.reflector import Change, Item, Name, Put
+from services.controller.told import Told
+from services.controller.watched import Watched
+from shared.manifests.ipam import IPPoolSpec, SpiderIPPool, SpiderSubnet
+from shared.manifests.meta import Object
+from shared.manifests.network import NetworkAttachmentDefinition, SpiderMultusConfig
+from shared.manifests.workload import ConfigMap, Pod
+
+POOL, SUBNET, ENDPOINT, POD = "SpiderIPPool", "SpiderSubnet", "SpiderEndpoint", "Pod"
+NETWORK, DEFINITION, COORDINATOR = "SpiderMultusConfig", "NetworkAttachmentDefinition", "SpiderCoordinator"
+T = TypeVar("T", bound=Object)
+
+
+class Typed:
+    def __init__(self, told: Told) -> None:
+        self.told = told
+        self.pools: dict[str, IPPoolSpec] = {}
+        """Every pool's spec, by name."""
+        self._by_cidr: dict[str, dict[str, None]] = {}
+        told.listen(self._on_change)
+
+    def pool(self, name: str) -> tuple[SpiderIPPool, Item] | None:
+        return self._find(POOL, ("", name), SpiderIPPool)
+
+    def subnet(self, name: str) -> tuple[SpiderSubnet, Item] | None:
+        return self._find(SUBNET, ("", name), SpiderSubnet)
+
+    def subnets_of(self, cidr: str) -> Iterator[str]:
+        """Names of the subnets with this CIDR."""
+        for (_, name), item in self.told.held(SUBNET):
+            subnet = decode(item, SpiderSubnet)
+            if subnet is not None and subnet.spec.subnet == cidr:
+                yield name
+
+    def pools_of(self, cidr: str) -> Mapping[str, IPPoolSpec]:
+        return {name: self.pools[name] for name in self._by_cidr.get(cidr, ())}
+
+    def pod(self, namespace: str, name: str) -> Pod | None:
+        found = self._find(POD, (namespace, name), Pod)
+        return found[0] if found is not None else None
+
+    def network(self, namespace: str, name: str) -> SpiderMultusConfig | None:
+        found = self._find(NETWORK, (namespace, name), SpiderMultusConfig)
+        return found[0] if found is not None else None
+
+    def networks(self, namespace: str) -> Iterator[SpiderMultusConfig]:
+        for (place, _), item in self.told.held(NETWORK):
+            if place == namespace and (config := decode(item, SpiderMultusConfig)) is not None:
+                yield config
+
+    def definition(self, namespace: str, name: str) -> tuple[NetworkAttachmentDefinition, Item] | None:
+        return self._find(DEFINITION, (namespace, name), NetworkAttachmentDefinition)
+
+    def definitions(self, namespace: str) -> Iterator[NetworkAttachmentDefinition]:
+        for (place, _), item in self.told.held(DEFINITION):
+            if place == namespace and (found := decode(item, NetworkAttachmentDefinition)) is not None:
+                yield found
+
+    def config_map(self, name: Name) -> ConfigMap | None:
+        found = self._find("ConfigMap", name, ConfigMap)
+        return found[0] if found is not None else None
+
+    def _find(self, kind: str, name: Name, type_: type[T]) -> tuple[T, Item] | None:
+        item = self.told.find(kind, name)
+        if item is None:
+            return None
+        value = decode(item, type_)
+        return (value, item) if value is not None else None
+
+    def _on_change(self, watched: Watched, change: Change) -> None:
+        if watched.kind != POOL:
+            return
+        name = change.name[1]
+        old = self.pools.pop(name, None)
+        if old is not None:
+            self._by_cidr.get(old.subnet, {}).pop(name, None)
+        pool = decode(change.item, SpiderIPPool) if isinstance(change, Put) else None
+        if pool is not None:
+            self.pools[name] = pool.spec
+            self._by_cidr.setdefault(pool.spec.subnet, {})[name] = None
+
+
+def decode(item: Item, type_: type[T]) -> T | None:
+    try:
+        return msgspec.json.decode(item.body, type=type_)
+    except msgspec.MsgspecError:
+        return None
