@@ -16,7 +16,16 @@ from shared import subjects
 from shared.bus import Bus, BusError
 from shared.contracts.codec import encode
 from shared.contracts.facts import FACT, FACT_ANSWER, AskFact, Fact, FactAnswer, ObjectFact
-from shared.settings import ControllerSettings
+from shared.contracts.ipam import (
+    ALLOCATE_REPLY,
+    Allocate,
+    Allocated,
+    Grant,
+    InterfaceRequest,
+    Refused,
+    Release,
+)
+from shared.settings import AllocatorSettings, ControllerSettings
 from tests.support.kube import ApiServer, api_server, fresh_api_server
 from tests.support.nats import NatsServer, fresh_nats_server
 from tests.support.service import Service
@@ -161,3 +170,60 @@ def pod(name: str, node: str = "n1", **meta: Any) -> dict[str, Any]:
         "metadata": {"name": name, **meta},
         "spec": {"nodeName": node, "containers": [{"name": "c", "image": "i"}]},
     }
+
+
+@pytest.fixture
+def allocator(fresh_nats_server: NatsServer, tmp_path: Path) -> Iterator[Service]:
+    """The real one; it answers as soon as it has read the facts and leads."""
+    directory = tmp_path / "a1"
+    directory.mkdir()
+    settings = AllocatorSettings(
+        replica="a1",
+        bus=fresh_nats_server.settings("allocator"),
+        system=fresh_nats_server.settings("sys"),
+        mark_file=str(directory / "mark.json"),
+    )
+    service = Service("services.allocator", settings, directory)
+    service.start()
+    yield service
+    service.kill()
+
+
+async def attach(reader: Reader, pod: dict[str, Any], of_pool: str, interface: str = "eth0") -> Grant:
+    """One address for a pod of the API server, asked for as its node's agent does."""
+    meta, node = pod["metadata"], pod["spec"]["nodeName"]
+    request = Allocate(
+        attempt=f"attempt-{meta['uid']}-{interface}",
+        node=node,
+        container_id=f"sandbox-{meta['uid']}",
+        ifname=interface,
+        interfaces=(InterfaceRequest(ifname=interface, ipv4=(of_pool,)),),
+        ttl_ms=5000,
+        pod_namespace=meta["namespace"],
+        pod_name=meta["name"],
+        pod_uid=meta["uid"],
+    )
+
+    async def allocate() -> Grant | None:
+        answer = await reader.bus.request(subjects.allocate(node), encode(request), 5.0)
+        reply = ALLOCATE_REPLY.decode(answer.data)
+        if isinstance(reply, Refused) and reply.error in ("try_later", "pool_unknown", "no_pool"):
+            return None
+        assert isinstance(reply, Allocated), reply
+        return reply.grants[0]
+
+    return await reader.until(allocate)
+
+
+async def detach(reader: Reader, pod: dict[str, Any], grant: Grant) -> None:
+    """The DEL of that attachment, as its node's agent tells it."""
+    meta, node = pod["metadata"], pod["spec"]["nodeName"]
+    release = Release(
+        node=node,
+        container_id=f"sandbox-{meta['uid']}",
+        ifname=grant.ifname,
+        attempt=f"attempt-{meta['uid']}-{grant.ifname}",
+        generation=grant.generation,
+        pod_uid=meta["uid"],
+    )
+    await reader.bus.append(subjects.release(node), encode(release))

@@ -1,0 +1,127 @@
+"""What the controller writes back to a real API server about leases of a real allocator."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from tests.cluster.controller.conftest import (
+    OURS,
+    Starting,
+    attach,
+    detach,
+    pod,
+    pool,
+    reading,
+    wait_for,
+)
+from tests.support.kube import ApiServer, namespace
+from tests.support.kube_client import ApiError
+from tests.support.nats import NatsServer
+from tests.support.service import Service
+
+
+def status_of(server: ApiServer, name: str) -> dict[str, Any]:
+    return server.client.get(f"{OURS}/spiderippools/{name}").get("status", {})
+
+
+def endpoint_of(server: ApiServer, place: str, name: str) -> dict[str, Any] | None:
+    try:
+        return server.client.get(f"{OURS}/namespaces/{place}/spiderendpoints/{name}")
+    except ApiError as error:
+        assert error.status == 404
+        return None
+
+
+def test_leases_are_mirrored_to_pool_status_and_endpoint(
+    crds: ApiServer, starting: Starting, allocator: Service, fresh_nats_server: NatsServer
+) -> None:
+    place = namespace(crds)
+    crds.client.create(f"{OURS}/spiderippools", pool("rack", gateway="10.6.0.1"))
+    made = crds.client.create(f"/api/v1/namespaces/{place}/pods", pod("web"))
+    starting()
+
+    async def main() -> None:
+        async with reading(fresh_nats_server) as reader:
+            await reader.synced()
+            grant = await attach(reader, made, "rack")
+            address = grant.address.partition("/")[0]
+
+            await asyncio.to_thread(wait_for, lambda: status_of(crds, "rack").get("allocatedIPCount") == 1)
+            status = status_of(crds, "rack")
+            assert status["totalIPCount"] == 10
+            records = json.loads(status["allocatedIPs"])
+            assert records == {address: {"pod": f"{place}/web", "podUid": made["metadata"]["uid"]}}
+
+            found = await asyncio.to_thread(wait_for, lambda: endpoint_of(crds, place, "web"))
+            detail = found["status"]["current"]["ips"][0]
+            assert detail["interface"] == "eth0"
+            assert detail["ipv4"] == f"{address}/16"
+            assert detail["ipv4Pool"] == "rack"
+            assert detail["ipv4Gateway"] == "10.6.0.1"
+            assert detail["vlan"] == 0
+            assert detail["cleanGateway"] is False
+            assert found["status"]["current"]["uid"] == made["metadata"]["uid"]
+            assert found["status"]["current"]["node"] == "n1"
+            assert found["status"]["ownerControllerType"] == "Pod"
+            assert found["metadata"]["finalizers"] == ["spiderpool.spidernet.io"]
+            assert found["metadata"]["ownerReferences"][0]["uid"] == made["metadata"]["uid"]
+
+            crds.client.delete(f"/api/v1/namespaces/{place}/pods/web", grace_s=0)
+            await detach(reader, made, grant)
+            await asyncio.to_thread(wait_for, lambda: status_of(crds, "rack").get("allocatedIPCount") == 0)
+            assert "allocatedIPs" not in status_of(crds, "rack")
+            await asyncio.to_thread(wait_for, lambda: endpoint_of(crds, place, "web") is None)
+
+    asyncio.run(main())
+
+
+def test_a_deleted_pool_stays_until_its_last_lease_is_gone(
+    crds: ApiServer, starting: Starting, allocator: Service, fresh_nats_server: NatsServer
+) -> None:
+    place = namespace(crds)
+    body = pool("rack")
+    body["metadata"]["finalizers"] = ["spiderpool.spidernet.io"]
+    crds.client.create(f"{OURS}/spiderippools", body)
+    made = crds.client.create(f"/api/v1/namespaces/{place}/pods", pod("web"))
+    starting()
+
+    async def main() -> None:
+        async with reading(fresh_nats_server) as reader:
+            await reader.synced()
+            grant = await attach(reader, made, "rack")
+            crds.client.delete(f"{OURS}/spiderippools/rack")
+            await asyncio.sleep(2.5)
+            assert crds.client.exists(f"{OURS}/spiderippools/rack")
+            crds.client.delete(f"/api/v1/namespaces/{place}/pods/web", grace_s=0)
+            await detach(reader, made, grant)
+            await asyncio.to_thread(wait_for, lambda: not crds.client.exists(f"{OURS}/spiderippools/rack"))
+
+    asyncio.run(main())
+
+
+def test_many_changes_of_one_pool_are_few_writes(
+    crds: ApiServer, starting: Starting, allocator: Service, fresh_nats_server: NatsServer
+) -> None:
+    place = namespace(crds)
+    crds.client.create(f"{OURS}/spiderippools", pool("rack", ips=("10.6.1.1-10.6.1.100",)))
+    pods = [crds.client.create(f"/api/v1/namespaces/{place}/pods", pod(f"p{number}")) for number in range(30)]
+    starting()
+
+    async def main() -> None:
+        async with reading(fresh_nats_server) as reader:
+            await reader.synced()
+            first = int(crds.client.get(f"{OURS}/spiderippools/rack")["metadata"]["resourceVersion"])
+            await asyncio.gather(*(attach(reader, one, "rack") for one in pods))
+            await asyncio.to_thread(wait_for, lambda: status_of(crds, "rack").get("allocatedIPCount") == 30)
+            await asyncio.to_thread(
+                wait_for, lambda: len(crds.client.items(f"{OURS}/namespaces/{place}/spiderendpoints")) == 30
+            )
+            assert first
+
+    asyncio.run(main())
+    managers = crds.client.get(f"{OURS}/spiderippools/rack")["metadata"]["managedFields"]
+    ours = [one for one in managers if one["manager"] == "orbweaver-controller"]
+    assert [one["operation"] for one in ours] == ["Apply"]
+    assert ours[0]["subresource"] == "status"
