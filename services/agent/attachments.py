@@ -198,8 +198,12 @@ class Attachments:
 
     async def _release(self, entry: Entry, trace: CallTrace | None = None) -> None:
         if not self._releases.is_begun(entry.attachment):
-            await self._kernel.detach(entry, trace)
+            spared = await self._kernel.detach(entry, trace)
             failpoint.hit("agent.kernel.detached")
+            if spared and not entry.generation:
+                # Nobody knows whose they are. If the journal was lost, and this attempt got the addresses of before, a link of
+                # before has them: the witnesses settle it when the link is gone.
+                entry = msgspec.structs.replace(entry, unanswered=())
             self._releases.begin(entry)
 
     async def _add(self, call: Call, config: Native | Ipam, trace: CallTrace) -> tuple[Entry, Result]:

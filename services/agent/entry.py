@@ -97,7 +97,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             return ()
         if not self.further_networks:
             return (OwnedLink(ifname=self.ifname, mac=self.mac),)
-        names = {interface.mac: interface.ifname for interface in self.desired}
+        names = {self.mac: self.ifname} | {interface.mac: interface.ifname for interface in self.desired}
         macs = [mac_at(self.mac, position) for position in range(limits.INTERFACES_PER_POD_MAX)]
         return tuple(OwnedLink(ifname=names.get(mac, ""), mac=mac) for mac in macs)
 

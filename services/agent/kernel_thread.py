@@ -73,10 +73,11 @@ class KernelThreads:
         finally:
             trace.kernel(steps)
 
-    async def detach(self, entry: Entry, trace: CallTrace | None = None) -> None:
-        """Removes what the entry may have made; success where there is nothing. Raises OrbweaverError."""
+    async def detach(self, entry: Entry, trace: CallTrace | None = None) -> tuple[str, ...]:
+        """Removes what the entry may have made; success where there is nothing. The names of links of others that stand in the
+        place of its own. Raises OrbweaverError."""
         if not entry.links:
-            return
+            return ()
         steps: list[StepTiming] = []
         try:
             detached = await uninterrupted(
@@ -95,6 +96,7 @@ class KernelThreads:
                 trace.kernel(steps)
         if detached.spared:
             log.info("links of others left alone", attachment=str(entry.attachment), links=detached.spared)
+        return detached.spared
 
     async def differences(self, entry: Entry, netns_path: str = "") -> tuple[str, ...]:
         """What the kernel shows otherwise than the journal says; empty where the link is not ours to make."""

@@ -69,7 +69,8 @@ def plan(
     where its parent or mode differ. `owned` links that are not desired are deleted, found by MAC under whatever name.
     A link of ours with addresses that we did not ask for (a lease of before), or with another route in the place of
     ours, is rebuilt too: taking a primary IPv4 address takes routes and other addresses with it. With `spare_extra` it
-    is not (a CHECK must not fail because the pod added an address). Links that are not ours, and their routes, are
+    is not (a CHECK must not fail because the pod added an address). A macvlan of another MAC that has an address of this very
+    interface was made by an agent whose journal was lost: it is rebuilt. Other links that are not ours, and their routes, are
     never touched.
     """
     deletions: list[Op] = []
@@ -99,6 +100,9 @@ def plan(
             return parent
         mtu_bytes = interface.mtu_bytes or parent.mtu_bytes
         link = links.get(interface.ifname)
+        if link is not None and not spare_extra and _is_forgotten(interface, link, observed):
+            deletions.append(DeleteLink(ifname=link.ifname, mac=link.mac))
+            link = None
         if link is not None and not _is_ours(link, interface.mac):
             kind = link.kind or "device"
             return Refused(
@@ -149,6 +153,15 @@ def announcements(desired: tuple[DesiredInterface, ...]) -> tuple[Announce, ...]
 
 def _is_ours(link: ObservedLink, mac: str) -> bool:
     return link.kind == "macvlan" and link.mac.lower() == mac.lower()
+
+
+def _is_forgotten(interface: DesiredInterface, link: ObservedLink, observed: Observed) -> bool:
+    wanted = {_address_text(entry.address) for entry in interface.addresses}
+    return (
+        link.kind == "macvlan"
+        and not _is_ours(link, interface.mac)
+        and any(entry.address in wanted for entry in _on(link.ifname, observed.addresses))
+    )
 
 
 def _usable_parent(interface: DesiredInterface, observed: Observed) -> ParentLink | Refused:

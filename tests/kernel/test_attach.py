@@ -212,6 +212,20 @@ def test_our_link_with_the_addresses_of_an_earlier_lease_gets_the_new_ones(
     assert ("default", "10.6.0.1", "net1") in routes(lab, pod)
 
 
+def test_a_link_that_only_the_kernel_knows_is_made_anew_by_its_addresses(
+    lab: Lab, kernel: Kernel, pod: str, net1: DesiredInterface
+) -> None:
+    """The journal was lost, and with it the MAC by which a link of ours is known; the lease gives the same addresses again."""
+    attach(kernel, lab, pod, net1)
+    again = _changed(net1, mac="02:00:00:00:0b:0b")
+    with Netns.open(lab.path(pod)) as netns:
+        kernel.attach(netns, (again,), lambda _: None)
+        assert kernel.check(netns, (again,)) == []
+        assert kernel.check(netns, (net1,)) != []
+    assert links(lab, pod) == {"lo", "net1"}
+    assert addresses(lab, pod, "net1") == {"10.6.0.9/16", "fd00:6::9/64"}
+
+
 @pytest.mark.parametrize("reason", ["missing", "down", "mtu", "taken", "mac", "foreign"])
 def test_a_refusal_names_its_cause_and_leaves_nothing(
     lab: Lab, kernel: Kernel, pod: str, reason: str

@@ -1,13 +1,15 @@
-"""`python -m tests.simulation [--seeds N] [--first N] [--commands N]`: runs seeds and says what held."""
+"""`python -m tests.simulation [--seeds N] [--first N] [--commands N]`: runs seeds and says what held, and what they reached."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
 
 from tests.simulation.cluster import COMMANDS_MIN, LAST_LINES, Outcome, run
 from tests.simulation.quiet import quiet
+from tests.simulation.reach import Functions, Reach
 
 
 def report(outcome: Outcome) -> str:
@@ -27,11 +29,13 @@ def main() -> int:
     parser.add_argument("--commands", type=int, default=COMMANDS_MIN)
     parser.add_argument("--trace", action="store_true", help="prints every step of a failing seed")
     parser.add_argument("--failures", type=int, default=10, help="ends after so many failing seeds")
+    parser.add_argument("--functions", action="store_true", help="names the functions that no seed entered")
     arguments = parser.parse_args()
     began_s = time.perf_counter()
     n = failed = void = steps = commands = faults = 0
     virtual_s = 0.0
-    with quiet():
+    reach, functions = Reach(), Functions()
+    with quiet(), functions if arguments.functions else contextlib.nullcontext():
         for seed in range(arguments.first, arguments.first + arguments.seeds):
             n += 1
             outcome = run(seed, arguments.commands, None if arguments.trace else LAST_LINES)
@@ -40,12 +44,14 @@ def main() -> int:
             faults += outcome.faults
             virtual_s += outcome.virtual_s
             void += outcome.is_void
+            reach.take(outcome.counts)
             if outcome.violations:
                 failed += 1
                 print(report(outcome), flush=True)
                 if failed == arguments.failures:
                     break
     spent_s = time.perf_counter() - began_s
+    print(*reach.lines(n), *(functions.never() if arguments.functions else ()), sep="\n")
     print(
         f"{n} seeds, {failed} failed, {void} void; {n / spent_s:.1f} seeds/s; a seed has {steps // n} steps, {commands // n} commands, "
         f"{faults / n:.1f} faults, {virtual_s / n:.0f} s of virtual time"

@@ -56,8 +56,15 @@ class Attachment(msgspec.Struct, frozen=True):
 class Checker:
     """`violations` are sentences; the first is the one to look at."""
 
-    def __init__(self, wire: Wire, hub: Hub, lives_since: Callable[[str], float | None]) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        hub: Hub,
+        lives_since: Callable[[str], float | None],
+        count: Callable[[str], None],
+    ) -> None:
         self._wire = wire
+        self._count = count
         self._hub = hub
         self._records: list[bytes] = []
         self._base: tuple[int, bytes] = (0, b"")
@@ -88,6 +95,7 @@ class Checker:
             self._in_doubt = False
             self._whole(f"record {stored.sequence} gives addresses after a loss, and")
         for event in record.events:
+            self._count(f"event {type(event).__struct_config__.tag}")
             self.violations += may_happen(state, event)
             match event:
                 case LeasesAllocated():
@@ -111,16 +119,26 @@ class Checker:
 
     def lost(self, sequence: int) -> None:
         """The log ends there now: what it says is what it said then."""
-        base, content = self._base
-        self.state = State()
-        if sequence >= base:
-            if content:
-                self.state = State.from_snapshot(_SNAPSHOT.decode(content))
-            for place, data in enumerate(self._records[: sequence - base], base + 1):
-                self.state.fold(RECORD.decode(data), place, digest(data))
+        base, _ = self._base
         del self._records[max(0, sequence - base) :]
         if sequence < base:
             self._base = (0, b"")
+        self._fold_anew()
+
+    def copy(self) -> tuple[tuple[int, bytes], tuple[bytes, ...]]:
+        """The log as it is now, for `restored`."""
+        return self._base, tuple(self._records)
+
+    def restored(self, copy: tuple[tuple[int, bytes], tuple[bytes, ...]]) -> None:
+        """An older copy has taken the log's place."""
+        self._base, self._records = copy[0], list(copy[1])
+        self._fold_anew()
+
+    def _fold_anew(self) -> None:
+        base, content = self._base
+        self.state = State.from_snapshot(_SNAPSHOT.decode(content)) if content else State()
+        for place, data in enumerate(self._records, base + 1):
+            self.state.fold(RECORD.decode(data), place, digest(data))
         self._in_doubt = True
 
     def _rebuilt(self, record: Record, stored: Stored) -> None:
@@ -135,6 +153,7 @@ class Checker:
         if self.state.digest != digest(stored.data):
             self.wrong(f"record {stored.sequence} does not begin the log that its snapshot stands for")
         self._base, self._records = (stored.sequence, content), []
+        self._count(f"event {LogRebuilt.__struct_config__.tag}")
         self._in_doubt = True
         for owner in self.state.holdings:
             self._grant(owner)
@@ -149,7 +168,13 @@ class Checker:
         wire = self._wire
         return Evidence(
             leases=leases_page(self.state, Facts(), QueryLeases(limit=PAGE_MAX_LEASES)).leases,
-            kept=frozenset(kept_from_others(self.state)),
+            kept=frozenset(
+                # whose address rests may still remove the link
+                (
+                    *kept_from_others(self.state),
+                    *(format_address(one.address, one.family) for one in self.state.resting.values()),
+                )
+            ),
             attachments={
                 node: tuple(view for entry in entries for view in views(entry, node))
                 for node, entries in journals.items()
@@ -185,7 +210,7 @@ class Checker:
             held = holding.interfaces.get(ifname)
             for lease in held.leases if held is not None else ():
                 text = format_address(lease.address, lease.family)
-                for netns in self._wire.addresses.get(text, ()):
+                for netns in self._wire.addresses.get(text, ()) if not event.rest_until_ns else ():
                     self.wrong(f"{text} of {event.owner} {ifname} is released while it is up in {netns}")
         since_s = self._lives_since(event.owner)
         known_s = GONE_KNOWN_S if event.reason == "pod gone" else FACT_KNOWN_S
@@ -199,7 +224,7 @@ class Checker:
             return
         for lease in held.leases:
             text = format_address(lease.address, lease.family)
-            for netns in self._wire.addresses.get(text, ()):
+            for netns in self._wire.addresses.get(text, ()) if not event.rest_until_ns else ():
                 self.wrong(f"{event.owner} {event.ifname} counts as detached while {text} is up in {netns}")
 
     def _grant(self, owner: str) -> None:
@@ -258,6 +283,15 @@ class Checker:
             if any(other != attachment for other in others):
                 self.wrong(f"{address} is acknowledged to {attachment} and to {next(iter(others))}")
             others[attachment] = None
+
+    def refused(self, attachment: Attachment, ifnames: tuple[str, ...]) -> None:
+        """An ADD was answered with an error: all or nothing."""
+        namespace = self._wire.namespaces.get(attachment.netns)
+        if namespace is None or namespace.is_disturbed:
+            return
+        left = [name for name in ifnames if name in namespace.links]
+        if left and namespace.container_id == attachment.container_id:
+            self.wrong(f"the ADD of {attachment} was refused and {left} are in the pod")
 
     def ends(self, attachment: Attachment) -> None:
         """A DEL of it begins, or its namespace goes."""

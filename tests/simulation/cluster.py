@@ -26,6 +26,7 @@ from tests.simulation.kernel import Wire
 from tests.simulation.kubelet import HELD_BACK_S, Kubelet
 from tests.simulation.loop import Scheduler, Stuck
 from tests.simulation.member import Agent, Allocator, Controller, Marks
+from tests.simulation.workload import NAMESPACE, NETWORK, Workload
 
 COMMANDS_MIN = 500
 FAULTS_MIN = 10
@@ -52,6 +53,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     records: int
     virtual_s: float
     last: tuple[str, ...]
+    counts: dict[str, int]
+    """What was done and what came of it, by name."""
 
     @property
     def is_void(self) -> bool:
@@ -73,10 +76,11 @@ class Cluster:
         self.nodes = NODES
         self.shims: dict[str, asyncio.Future[Message]] = {}
         self.dead: dict[str, None] = {}
+        self.counts: dict[str, int] = {}
         self.pool_size = 18 + int(self.random.random() * 24)
         self.loses = self.random.random() < LOSING
         """Whether the hub may lose what it acknowledged."""
-        self.checker = Checker(self.wire, self.hub, self._lives_since)
+        self.checker = Checker(self.wire, self.hub, self._lives_since, self.count)
         self.hub.on_stored = self._on_stored
         self.hub.on_lost = self.checker.lost
         self.hub.on_reply = self._on_reply
@@ -88,11 +92,15 @@ class Cluster:
         ]
         self.controller = Controller(self.hub, self.tell)
         self.kubelet = Kubelet(self)
+        self.workload = Workload(self)
         self.faults = Faults(self)
         self._incarnations = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     # told by the members
+
+    def count(self, what: str) -> None:
+        self.counts[what] = self.counts.get(what, 0) + 1
 
     def tell(self, line: str, record: bytes = b"") -> None:
         self._hash.update(f"{self.scheduler.now_s:.6f} {line}".encode())
@@ -117,6 +125,7 @@ class Cluster:
         if self.random.random() >= self.faults.crash_rate:
             return False
         self.faults.count += 1
+        self.count(f"fault agent killed {where}")
         self.tell(f"fault: {agent.name} killed {where}")
         agent.kill()
         self.hub.process.call_later(0.1 + self.random.random(), agent.start)
@@ -144,12 +153,13 @@ class Cluster:
         for member in (*self.allocators, *self.agents.values()):
             member.start()
         for slot in range(POD_SLOTS):
-            self.spawn(self.kubelet.pod(slot))
+            self.spawn(self.workload.pod(slot))
         for _ in range(CONTAINERS):
-            self.spawn(self.kubelet.container())
+            self.spawn(self.workload.container())
+        self.spawn(self.kubelet.keep_house())
         storm = self.process.create_task(self.faults.run())
         while not self.wrong() and (
-            self.kubelet.commands < self.commands_wanted or self.faults.count < FAULTS_MIN
+            self.kubelet.shim.commands < self.commands_wanted or self.faults.count < FAULTS_MIN
         ):
             await asyncio.sleep(0.25)
         self.kubelet.resting = True
@@ -177,12 +187,21 @@ class Cluster:
         for name, subnet, ips, gateway in (
             ("p4", "10.6.0.0/24", f"10.6.0.10-10.6.0.{9 + self.pool_size}", "10.6.0.1"),
             ("p6", "fd00:6::/64", f"fd00:6::10-fd00:6::{15 + self.pool_size:x}", "fd00:6::1"),
+            ("i4", "10.7.0.0/24", "10.7.0.10-10.7.0.250", "10.7.0.1"),
+            ("i6", "fd00:7::/64", "fd00:7::10-fd00:7::ff", "fd00:7::1"),
         ):
             spec = {"subnet": subnet, "ips": [ips], "gateway": gateway}
             self.controller.put("SpiderIPPool", "", name, {"metadata": {"name": name}, "spec": spec})
+        link = {"master": ["eth1"], "ippools": {"ipv4": ["p4"], "ipv6": ["p6"]}}
+        network = {
+            "metadata": {"name": NETWORK, "namespace": NAMESPACE},
+            "spec": {"cniType": "macvlan", "macvlan": link},
+        }
+        self.controller.put("SpiderMultusConfig", NAMESPACE, NETWORK, network)
 
-    def too_many(self, sandbox: object) -> bool:
-        wanted = sum(len(one.wanted) for one in self.kubelet.live.values())
+    def too_many(self) -> bool:
+        """More interfaces than the pool that all but those of other main plugins share has addresses."""
+        wanted = sum(len(one.wanted) for one in self.kubelet.live.values() if one.form != "ipam")
         return wanted > self.pool_size
 
     # the judgement
@@ -218,7 +237,7 @@ class Cluster:
             yield f"{len(releases.messages)} releases are not consumed"
         if state.quarantine:
             yield f"{len(state.quarantine)} addresses are in quarantine"
-        if state.resting:
+        if any(one.pool in ("p4", "p6") for one in state.resting.values()):
             yield f"{len(state.resting)} addresses rest"
         for leader in leaders:
             memory = leader.replica.state
@@ -262,11 +281,12 @@ def run(seed: int, commands: int = COMMANDS_MIN, lines_kept: int | None = LAST_L
         seed=seed,
         violations=violations,
         digest=cluster._hash.hexdigest(),
-        commands=cluster.kubelet.commands,
+        commands=cluster.kubelet.shim.commands,
         faults=cluster.faults.count,
         steps=scheduler.steps,
         records=cluster.checker.records,
         virtual_s=scheduler.now_s,
+        counts=cluster.counts,
         last=tuple(_shown(*line) for line in cluster.lines),
     )
 

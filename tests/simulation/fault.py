@@ -9,11 +9,14 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
-from tests.simulation.hub import Weather
-from tests.simulation.member import Member
+from tests.simulation.hub import Stream, Weather
+from tests.simulation.member import Agent, Member
 
 if TYPE_CHECKING:
     from tests.simulation.cluster import Cluster
+
+Saved = tuple[dict[str, Stream], tuple[tuple[int, bytes], tuple[bytes, ...]]]
+"""Somebody's copy of all streams, and the checker's of the log."""
 
 GAP_S = 0.9
 """Mean time between two faults."""
@@ -27,6 +30,7 @@ class Faults:
         self._random = cluster.random
         self.count = 0
         self.crash_rate = 0.0
+        self._saved: Saved | None = None
 
     async def run(self) -> None:
         random = self._random
@@ -45,14 +49,22 @@ class Faults:
             (self._clock, 2),
             (self._fragile, 2),
             (self._refusing_kernel, 1),
+            (self._reboot, 1),
+            (self._journal_lost, 1),
+            (self._kill_controller, 1),
+            (self._controller_lags, 1),
         )
         if self._cluster.loses:
-            kinds = (*kinds, (self._log_lost, 2))
+            kinds = (*kinds, (self._log_lost, 2), (self._older_copy, 1))
         choices = [kind for kind, weight in kinds for _ in range(weight)]
         while True:
             await asyncio.sleep(random.random() * 2 * GAP_S)
             self.count += 1
-            choices[int(random.random() * len(choices))]()
+            fault = choices[int(random.random() * len(choices))]
+            self._cluster.count(f"fault {fault.__name__.lstrip('_').replace('_', ' ')}")
+            fault()
+            if self._cluster.loses and random.random() < 0.15:
+                self._saved = (self._cluster.hub.copy(), self._cluster.checker.copy())
 
     def heal(self) -> None:
         cluster = self._cluster
@@ -85,7 +97,7 @@ class Faults:
             return leaders[0]
         return allocators[int(self._random.random() * len(allocators))]
 
-    def _an_agent(self) -> Member:
+    def _an_agent(self) -> Agent:
         agents = list(self._cluster.agents.values())
         return agents[int(self._random.random() * len(agents))]
 
@@ -145,6 +157,22 @@ class Faults:
             for allocator in self._cluster.allocators:  # nobody remembers the log
                 self._kill(allocator, 1.0)
 
+    def _older_copy(self) -> None:
+        """Somebody puts back what he saved. The mark outside tells that there was more; where it does not, nobody could know."""
+        hub, mark = self._cluster.hub, self._cluster.marks.read()
+        if self._saved is None or mark is None:
+            return
+        streams, log = self._saved
+        leases, present = streams.get("LEASES"), hub.streams.get("LEASES")
+        if leases is None or present is None or mark.sequence <= leases.last_sequence + 1:
+            return
+        self._tell(f"the store of record {leases.last_sequence} is put back", self._later(2.0, self._hub_up))
+        hub.go_down()
+        hub.restore(streams)
+        self._cluster.checker.restored(log)
+        for allocator in self._cluster.allocators:
+            self._kill(allocator, 1.0)
+
     def _power_cut(self) -> None:
         """Of hub and allocators, in one rack."""
         self._tell("power cut", self._later(1.0, self._hub_up))
@@ -166,6 +194,13 @@ class Faults:
     def _controller_away(self) -> None:
         self._cut(self._cluster.controller, 4.0)
 
+    def _kill_controller(self) -> None:
+        self._kill(self._cluster.controller, 4.0)
+
+    def _controller_lags(self) -> None:
+        """Facts come late, all of them."""
+        self._stop(self._cluster.controller, 6.0)
+
     def _storm(self) -> None:
         """Messages of all links fare badly for a while."""
         random = self._random.random
@@ -182,10 +217,23 @@ class Faults:
         self._cluster.hub.weather = Weather()
 
     def _clock(self) -> None:
-        member = self._an_allocator()
+        member = self._an_allocator() if self._random.random() < 0.7 else self._an_agent()
         by_s = (self._random.random() - 0.5) * 48 * 3600
         member.clock.jump(by_s)
         self._cluster.tell(f"fault: the clock of {member.name} jumps by {by_s:.0f} s")
+
+    def _reboot(self) -> None:
+        agent = self._an_agent()
+        self._tell(f"the machine of {agent.node} starts anew", self._later(4.0, agent.start))
+        agent.start_anew()
+        self._cluster.kubelet.started_anew(agent.node)
+
+    def _journal_lost(self) -> None:
+        agent = self._an_agent()
+        self._kill(agent, 2.0)
+        agent.disk.content = b""
+        self._tell(f"the journal of {agent.node} is lost", 0.0)
+        self._cluster.kubelet.journal_lost(agent.node)
 
     def _fragile(self) -> None:
         """Agents are killed in the middle of what they do."""

@@ -90,6 +90,12 @@ class Stream:
     def first_sequence(self) -> int:
         return next(iter(self.messages), self.last_sequence + 1)
 
+    def copy(self) -> Stream:
+        copy = Stream(self.spec)
+        copy.messages, copy.last_of, copy.ids = dict(self.messages), dict(self.last_of), dict(self.ids)
+        copy.last_sequence = self.last_sequence
+        return copy
+
     def remove(self, sequence: int) -> None:
         stored = self.messages.pop(sequence, None)
         self.taken_until.pop(sequence, None)
@@ -294,6 +300,14 @@ class Hub:
             kept = min(log.last_sequence, marked) - 1 - int(self.random.random() * 40)
             log.forget_after(max(log.first_sequence - 1, kept))
             self.on_lost(log.last_sequence)
+
+    def copy(self) -> dict[str, Stream]:
+        """The whole store, as somebody saves it."""
+        return {name: stream.copy() for name, stream in self.streams.items() if not stream.spec.memory}
+
+    def restore(self, copy: dict[str, Stream]) -> None:
+        """Puts an older store in the place of the present one."""
+        self.streams = {name: stream.copy() for name, stream in copy.items()}
 
     def come_up(self) -> None:
         self.is_up = True

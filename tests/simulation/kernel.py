@@ -60,6 +60,8 @@ class Namespace(msgspec.Struct, kw_only=True):
     inode: int
     owner: str
     container_id: str
+    is_disturbed: bool = False
+    """The kernel has refused something here."""
     links: dict[str, SimulatedLink] = {}
 
 
@@ -98,6 +100,12 @@ class Wire:
         link = namespace.links.pop(ifname, None)
         if link is not None:
             self._down(namespace.path, link)
+
+    def plug(self, namespace: Namespace, ifname: str, addresses: Iterable[str]) -> None:
+        """Another plugin's link, with what we gave it."""
+        namespace.links[ifname] = SimulatedLink("02:00:00:00:00:01", "bridge", up=True)
+        for address in addresses:
+            self.up(namespace, ifname, address)
 
     def _down(self, path: str, link: SimulatedLink) -> None:
         for address in link.addresses:
@@ -196,10 +204,14 @@ class SimulatedKernel:
         namespace = self._wire.namespaces.get(netns_path)
         if self.is_dead or namespace is None or namespace.inode != inode:
             return Detached(gone=True)
-        planned = plan((), _observed(namespace), owned=tuple(links))
+        owned = tuple(links)
+        planned = plan((), _observed(namespace), owned=owned)
         assert isinstance(planned, Plan)
+        present = set(namespace.links)
         self._run(namespace, planned.ops)
-        return Detached(removed=tuple(op.ifname for op in planned.ops))
+        removed = tuple(op.ifname for op in planned.ops)
+        spared = tuple(one.ifname for one in owned if one.ifname in present and one.ifname not in removed)
+        return Detached(removed=removed, spared=spared)
 
     def check(self, netns: SimulatedNetns, desired: tuple[DesiredInterface, ...]) -> list[str]:
         planned = plan(desired, _observed(netns.namespace), spare_extra=True)
@@ -228,6 +240,7 @@ class SimulatedKernel:
                 return
             try:
                 if self.refuses and self._random.random() < self.refuses:
+                    namespace.is_disturbed = True
                     raise KernelError("kernel_refused", f"refused: {op}", op=op, code=errno.ENOMEM)
                 self._apply(namespace, op)
             except KernelError:

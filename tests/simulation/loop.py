@@ -254,8 +254,9 @@ class Process:
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         if self.is_alive:
             error = context.get("exception")
+            where = context.get("task", context.get("future", ""))
             self.scheduler.failures.append(
-                f"{self.name}: {context.get('message')}: {type(error).__name__}: {error}"
+                f"{self.name}: {context.get('message')}: {type(error).__name__}: {error} {where}"
             )
 
     def get_debug(self) -> bool:

@@ -205,6 +205,12 @@ class Agent(Member):
         )
         await app.run()
 
+    def start_anew(self) -> None:
+        """The machine loses its power: whoever starts the agent again does it after another boot."""
+        self.kill()
+        self.boots += 1
+        self.clock.start_anew()
+
     def kill(self) -> None:
         if self.is_alive:
             self.kernel.is_dead = True

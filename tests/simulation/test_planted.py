@@ -36,7 +36,7 @@ from tests.simulation import cluster
 from tests.simulation.cluster import run
 from tests.simulation.quiet import quiet
 
-SEEDS_MAX = 25
+SEEDS_MAX = 60
 Plant = Callable[[], AbstractContextManager[object]]
 
 

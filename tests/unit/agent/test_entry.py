@@ -110,6 +110,7 @@ def test_one_mac_in_the_journal_stands_for_every_link_of_the_attach() -> None:
     macs = [link.mac for link in entry.links]
     assert len(set(macs)) == limits.INTERFACES_PER_POD_MAX
     assert macs[0] == entry.mac
+    assert entry.links[0].ifname == entry.ifname, "whatever else it may have made, it was asked for this one"
     assert all(mac.startswith("02:00:00:00:00:") for mac in macs)
 
 
