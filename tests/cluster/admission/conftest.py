@@ -15,7 +15,13 @@ import pytest
 from deploy.generate import HERE
 from services.webhook.access import default_access
 from services.webhook.configuration import NAMESPACE, SERVICE, Reach, Wish, mutating, validating
-from shared.settings import ClusterAdmissionSettings, ControllerSettings, TelemetrySettings, WebhookSettings
+from shared.settings import (
+    AllocatorSettings,
+    ClusterAdmissionSettings,
+    ControllerSettings,
+    TelemetrySettings,
+    WebhookSettings,
+)
 from tests.support.kube import ApiServer
 from tests.support.nats import NatsServer
 from tests.support.service import Service
@@ -36,7 +42,7 @@ class Cluster:
         self.directory = directory
         self.replicas: list[Service] = []
         self.ports: list[int] = []
-        self._controller: Service | None = None
+        self._others: list[Service] = []
         self._kubeconfig = directory / "webhook.kubeconfig"
 
     def install(self) -> None:
@@ -46,21 +52,30 @@ class Cluster:
         self.apply(*default_access())
         token = self.server.service_account_token(NAMESPACE, SERVICE)
         self.server.write_kubeconfig(self._kubeconfig, token=token)
-        self.start_controller()
+        self._start_sources()
         self.add_replica()
         self.register(self.ports[0])
 
-    def start_controller(self) -> None:
-        directory = self.directory / "controller"
+    def _start_sources(self) -> None:
+        """Who tells the facts, and the allocator, which must have taken up what was allocated before any are told."""
+        directory = self.directory / "sources"
         directory.mkdir()
-        settings = ControllerSettings(
+        allocator = AllocatorSettings(
+            replica="a1",
+            bus=self.nats.settings("allocator"),
+            system=self.nats.settings("sys"),
+            mark_file=str(directory / "mark"),
+        )
+        controller = ControllerSettings(
             replica="c1",
             bus=self.nats.settings("controller"),
             source="kubernetes",
             kubeconfig=str(self.server.kubeconfig),
         )
-        self._controller = Service("services.controller", settings, directory)
-        self._controller.start()
+        for module, settings in (("services.allocator", allocator), ("services.controller", controller)):
+            service = Service(module, settings, directory)
+            service.start()
+            self._others.append(service)
 
     def add_replica(self) -> Service:
         port, index = free_port(), len(self.replicas)
@@ -108,7 +123,7 @@ class Cluster:
         self.client.apply(f"{path}/spiderpool-conf", body)
 
     def stop(self) -> None:
-        for service in (*self.replicas, *((self._controller,) if self._controller is not None else ())):
+        for service in (*self.replicas, *self._others):
             service.kill()
 
 
