@@ -80,8 +80,10 @@ def judge(
     heard: Heard,
     *,
     watched_s: float = math.inf,
+    patience_s: float = DEL_PATIENCE_S,
 ) -> Verdict:
-    """What becomes of all that one owner holds. `watched_s` is for how long the judge has seen this pod ending."""
+    """What becomes of all that one owner holds. `watched_s` is for how long the judge has seen this pod ending, `patience_s` how long
+    its DEL is awaited before its node is asked."""
     if not facts.settings.gc.enabled:
         return Verdict(action="keep", rule="off", reason="garbage collection is switched off (gc.enabled)")
     node = node_state(facts, holding.node) if holding.node else "unknown"
@@ -92,11 +94,17 @@ def judge(
     )
     if not fate.over:
         return Verdict(action="keep", rule=fate.rule, reason=fate.reason, due_ns=fate.due_ns)
-    return _end(holding, fate, node, heard, now_ns, watched_s)
+    return _end(holding, fate, node, heard, now_ns, watched_s, patience_s)
 
 
 def _end(
-    holding: Holding, fate: Fate, node: NodeState, heard: Heard, now_ns: int, watched_s: float
+    holding: Holding,
+    fate: Fate,
+    node: NodeState,
+    heard: Heard,
+    now_ns: int,
+    watched_s: float,
+    patience_s: float,
 ) -> Verdict:
     """The pod is over. Who can say that nothing has the address any more?"""
     if watched_s < fate.watch_s:
@@ -116,8 +124,8 @@ def _end(
             "keep", fate, f"its node must detach it first, and nothing is known of node {holding.node}"
         )
     if not holding.is_over and heard == "heard":
-        if watched_s < DEL_PATIENCE_S:
-            left_s = DEL_PATIENCE_S - watched_s
+        if watched_s < patience_s:
+            left_s = patience_s - watched_s
             return _verdict("keep", fate, "a DEL is awaited", now_ns + int(left_s * SECOND_NS))
         return _verdict("detach", fate, f"node {holding.node} is asked to detach it first")
     if heard == "unsure":

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import structlog
 
 from services.allocator.collect import (
+    DEL_PATIENCE_S,
     LOOK_AGAIN_NS,
     Heard,
     Verdict,
@@ -70,6 +71,7 @@ class Collector:
         self._slots = asyncio.Semaphore(ASKED_AT_ONCE)
         self._asking: dict[tuple[str, str, str, int], asyncio.Task[None]] = {}
         self._scan_now = asyncio.Event()
+        self._hurried: set[Key] = set()
 
     async def run(self) -> None:
         """For ever: tells what is due."""
@@ -92,6 +94,11 @@ class Collector:
                 scanned_s = self._clock.monotonic_s()
                 await self._scan()
 
+    def hurry(self) -> None:
+        """A person wants it done now: no DEL is awaited of what is over already."""
+        self._hurried = {key_of(holding) for holding in self._state.holdings.values()}
+        self.scan()
+
     async def close(self) -> None:
         tasks = tuple(self._asking.values())
         for task in tasks:
@@ -112,12 +119,14 @@ class Collector:
         for holding in self._state.holdings_of_node(node):
             self._due(key_of(holding))
 
-    def verdict(self, holding: Holding, now_ns: int) -> Verdict:
+    def verdict(self, holding: Holding, now_ns: int, patience_s: float = DEL_PATIENCE_S) -> Verdict:
         """What would be decided now; changes nothing."""
         since_s = self._since.get(key_of(holding), {}).get(holding.owner)
         watched_s = 0.0 if since_s is None else self._clock.monotonic_s() - since_s
         heard = self._heard(holding.node)
-        return judge(self._state, self._facts, holding, now_ns, heard, watched_s=watched_s)
+        return judge(
+            self._state, self._facts, holding, now_ns, heard, watched_s=watched_s, patience_s=patience_s
+        )
 
     def decide(self, key: Key, now_ns: int) -> tuple[LeaseEvent, ...]:
         """What is to be appended for this pod; agents are asked to detach, and a later look is planned."""
@@ -128,11 +137,13 @@ class Collector:
             else [one for one in (self._state.holdings.get(name),) if one is not None]
         )
         since = self._since.pop(key, {})
+        is_hurried = key in self._hurried
+        self._hurried.discard(key)
         events: list[LeaseEvent] = []
         for holding in holdings:
             if holding.owner in since:
                 self._since.setdefault(key, {})[holding.owner] = since[holding.owner]
-            verdict = self.verdict(holding, now_ns)
+            verdict = self.verdict(holding, now_ns, 0.0 if is_hurried else DEL_PATIENCE_S)
             if verdict.due_ns or verdict.action != "keep":
                 self._since.setdefault(key, {}).setdefault(holding.owner, self._clock.monotonic_s())
             elif key in self._since:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 
 import structlog
 
 from services.allocator.bulletin import Bulletin
+from services.allocator.collect import node_state
 from services.allocator.disagreement import Disagreement, of_node
 from services.allocator.facts import Facts
 from services.allocator.state import State
@@ -21,8 +22,9 @@ from shared import subjects
 from shared.bus import Bus, BusError
 from shared.clock import Clock
 from shared.contracts.codec import encode
-from shared.contracts.lease import LeaseEvent, NodeDeparted
+from shared.contracts.lease import LeaseEvent, NodeDeparted, QuarantineLifted
 from shared.contracts.witness import Adopt, AskDetail, WitnessReport
+from shared.net.ranges import format_address
 
 log = structlog.get_logger()
 
@@ -107,12 +109,24 @@ class Hearing:
                 self._watch.forget(node)
                 self._departed.append(node)
             departed = sorted(kept_for & gone)
-            return tuple(NodeDeparted(node=node) for node in departed), None
+            return (
+                *(NodeDeparted(node=node) for node in departed),
+                *self._out_of_service(kept_for - gone),
+            ), None
         testimony = self._testimonies.popleft()
         events = self._watch.judge(self._state, self._facts, testimony)
         if events:
             log.warning("claims of a node change leases", node=testimony.claims.node, events=len(events))
         return events, testimony
+
+    def _out_of_service(self, nodes: set[str]) -> Iterator[QuarantineLifted]:
+        """The taint is a person's word that nothing runs there: what is kept for such a node is free."""
+        for node in sorted(nodes):
+            if node_state(self._facts, node) == "out_of_service":
+                kept = [key for key, one in self._state.quarantine.items() if one.claim.node == node]
+                if kept:
+                    addresses = tuple(format_address(address, family) for family, address in kept)
+                    yield QuarantineLifted(addresses=addresses, reason=f"node {node} is out of service")
 
     def appended(self, testimony: Testimony | None) -> None:
         """What `decide` returned is durable. A node that comes from another log has told what it holds: it may go on with this one."""

@@ -13,6 +13,7 @@ import structlog
 
 from services.allocator import snapshot
 from services.allocator.audit import audit
+from services.allocator.collect import DEL_PATIENCE_S
 from services.allocator.facts import Facts
 from services.allocator.leader import Leader
 from services.allocator.pool_index import PoolSpace
@@ -127,14 +128,16 @@ class Queries:
     async def _on_collect(self, message: Message) -> bytes | None:
         """The verdicts as of now; if they are wanted done, all is judged at once by whoever appends, this page's leases as well."""
         leader = self._leader
+        collector = leader.collector
         now_ns = max(leader.state.at_ns, self._clock.unix_ns())
         try:
             query = COLLECT.decode(message.data)
             async with leader.settled:
+                patience_s = DEL_PATIENCE_S if query.dry_run else 0.0
                 page = verdict_page(
                     leader.state,
                     self._facts,
-                    lambda holding: leader.collector.verdict(holding, now_ns),
+                    lambda holding: collector.verdict(holding, now_ns, patience_s),
                     query,
                     leader.collects_nothing(),
                 )
@@ -143,7 +146,7 @@ class Queries:
             log.warning("collection refused", error=str(error))
             return None
         if not query.dry_run and not query.after:
-            leader.collector.scan()
+            collector.hurry()
         return encode(page)
 
 

@@ -128,6 +128,22 @@ For example:
     orbweaver doctor""",
     ),
     Command(
+        name="gc",
+        function="services.cli.gc:gc",
+        help="""\
+Collects the addresses of pods that are gone, which happens by itself all the time; with --dry-run tells of each lease whether it \
+stays, and why.
+
+Verdicts: keep, release, detach (its node is asked to undo the attachment first), quarantine (released, and given to nobody before \
+its node can be reached). The switches are in the ConfigMap spiderpool-conf, key conf.yml, below `gc`. Exit code 1 if nothing can \
+be judged now.
+
+For example:
+    orbweaver gc --dry-run
+    orbweaver gc --dry-run -o json
+    orbweaver gc""",
+    ),
+    Command(
         name="validate",
         function="services.cli.validate:validate",
         help="""\
