@@ -223,7 +223,7 @@ def _pool(raw: bytes) -> bytes:
     whole, meta = _members(raw)
     status = cast("Json", whole.get("status") or {})
     counts = {key: status[key] for key in ("allocatedIPCount", "totalIPCount") if key in status}
-    full = len(counts) == 2 and 0 < counts["totalIPCount"] <= counts["allocatedIPCount"]
+    full = len(counts) == 2 and counts["totalIPCount"] <= counts["allocatedIPCount"]
     kept = {"spec": whole.get("spec") or {}, **({"status": counts} if full else {})}
     return msgspec.json.encode({"apiVersion": API_VERSION, "kind": "SpiderIPPool", "metadata": meta, **kept})
 
