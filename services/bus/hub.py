@@ -2,7 +2,7 @@
 
 The composition root of the hub. Nodes are known by their facts on the very bus; the last known ones are kept beside JetStream's
 files, so that a hub that starts anew lets them in before anybody tells facts. What changes is put into force by a reload, which
-cuts only links whose key ended or whose node is gone (nats-server 2.15.1: 0.25 s for 1,000 nodes).
+disturbs no link (nats-server 2.15.1: 0.25 s for 1,000 nodes); those whose key ended or whose node is gone are cut after it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ import structlog
 
 from services.bus import certificate
 from services.bus.api import Api, ApiRefused
-from services.bus.config import hub_accounts, key_login, limits, render
+from services.bus.config import SYSTEM_USER, hub_accounts, key_login, limits, node_account, render
 from services.bus.identity import epoch_at, epochs_that_count, node_key, reviewed_node
 from services.bus.issue import Issue, Issuer, Unavailable
 from services.bus.key import AUDIENCE, IssuedKey, Refused
+from services.bus.links import Links
 from services.bus.server import Server, replace
 from services.bus.settings import (
     AUTHORITY_FILE,
@@ -49,6 +50,7 @@ ROSTER = "roster"
 _NODE_FACTS = "orb.facts.Node._.*"
 _LOOK_S = 0.2
 _AGAIN_S = 2.0
+_LINKS_LOOK_S = 10.0
 
 
 class Hub:
@@ -145,15 +147,20 @@ class Hub:
         elif isinstance(fact, ObjectGone):
             self.nodes.discard(fact.name)
 
-    def bus(self) -> BusSettings:
-        """How we read facts: at our own server."""
+    def bus(self, user: str) -> BusSettings:
+        """How we speak to our own server: as `roster` we read facts, as the system account's user we cut links."""
         return BusSettings(
             servers=(f"tls://{_bracketed(self._settings.address)}:{CLIENT_PORT}",),
-            user=ROSTER,
-            password=self._state.users[ROSTER],
-            inbox_prefix=inbox(ROSTER),
+            user=user,
+            password=self._state.system if user == SYSTEM_USER else self._state.users[user],
+            inbox_prefix=inbox(user),
             tls_ca_file=str(self._folder / AUTHORITY_FILE),
         )
+
+    @property
+    def accounts(self) -> set[str]:
+        """Of the nodes that there are."""
+        return {node_account(node) for node in self.nodes}
 
     def look_for_peers(self) -> None:
         """The kubelet renews what it has mounted: a server that came back on another node is there under its new address."""
@@ -178,11 +185,8 @@ def _bracketed(host: str | None) -> str:
 
 async def run(settings: HubSettings, api: Api) -> None:
     """Until it is cancelled or the server ends. Raises OSError then."""
-    vault = Vault(api, settings)
-    state = await _patiently(vault.open)
-    await _patiently(lambda: vault.register(state))
-    peers = await _patiently(vault.await_peers)
-    hub = Hub(settings, state, peers)
+    shared = await _shared(settings, api)
+    hub = Hub(settings, shared.state, shared.peers)
     hub.write(epoch_at(time.time(), settings.epoch_s))
     issuer = Issuer(_issuing(hub, api, settings), _agent(settings))
     context = hub.tls()
@@ -204,6 +208,26 @@ async def run(settings: HubSettings, api: Api) -> None:
         await issuer.close()
         await server.stop(gently=settings.servers > 1)
         await end(tasks)
+
+
+class _Shared(msgspec.Struct, frozen=True, kw_only=True):
+    """What the servers of the hub share: their secrets, and their URLs by name."""
+
+    state: HubState
+    peers: dict[str, str]
+
+
+async def _shared(settings: HubSettings, api: Api) -> _Shared:
+    """From the API server, once in a pod's life: a container that starts again needs none."""
+    kept = Path(settings.folder) / "shared.json"
+    if kept.is_file():
+        return msgspec.json.decode(kept.read_bytes(), type=_Shared)
+    vault = Vault(api, settings)
+    state = await _patiently(vault.open)
+    await _patiently(lambda: vault.register(state))
+    found = _Shared(state=state, peers=await _patiently(vault.await_peers))
+    replace(kept, msgspec.json.encode(found))
+    return found
 
 
 async def _patiently(call: Callable[[], T]) -> T:
@@ -240,7 +264,7 @@ async def _learn(hub: Hub) -> None:
 
     while True:
         try:
-            bus = await Bus.connect(hub.bus(), f"hub {ROSTER}")
+            bus = await Bus.connect(hub.bus(ROSTER), f"hub {ROSTER}")
             try:
                 follow = await bus.follow("FACTS", take, subject_filter=_NODE_FACTS, last_per_subject=True)
                 await bus.closed.wait()
@@ -255,19 +279,25 @@ async def _learn(hub: Hub) -> None:
 async def _keep(hub: Hub, server: Server, context: ssl.SSLContext, settings: HubSettings) -> None:
     """Brings the server to what it should be, for ever. What goes wrong once is tried again: the server runs on."""
     done: Any = None
+    links = Links(settings.monitor_port, hub.bus(SYSTEM_USER))
+    look_at = 0.0
     while True:
         await asyncio.sleep(_LOOK_S)
         try:
             hub.look_for_peers()
             epoch = epoch_at(time.time(), settings.epoch_s)
             wanted = (frozenset(hub.nodes), epoch, tuple(sorted(hub.peers.items())), certificate.now().date())
-            if wanted == done:
-                continue
-            if await asyncio.to_thread(hub.write, epoch):
-                hub.load(context)
-                server.reload()
-                log.info("configuration", nodes=len(hub.nodes), epoch=epoch, servers=len(hub.peers))
-            done = wanted
+            if wanted != done:
+                if await asyncio.to_thread(hub.write, epoch):
+                    hub.load(context)
+                    server.reload()
+                    log.info("configuration", nodes=len(hub.nodes), epoch=epoch, servers=len(hub.peers))
+                done = wanted
+                look_at = time.monotonic() + _AGAIN_S
+            if time.monotonic() >= look_at:
+                look_at = time.monotonic() + min(_LINKS_LOOK_S, settings.epoch_s / 4)
+                if found := await asyncio.to_thread(links.look, hub.accounts, epoch):
+                    await links.cut(found)
         except OSError as error:
-            log.warning("the configuration could not be renewed", error=str(error))
+            log.warning("the server could not be brought to what it should be", error=str(error))
             await asyncio.sleep(_AGAIN_S)
