@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from services.controller.status import FINALIZER
+from shared.admission.coordinator import HOST_RULE_TABLE
 from shared.admission.multus import CNI_VERSION
 from shared.manifests.annotations import CR_NAME
 from shared.manifests.kinds import API_VERSION
@@ -268,6 +269,9 @@ def _after(spec: MultusConfigSpec) -> list[Json]:
 
 
 def _coordinator(block: CoordinatorSpec) -> Json:
+    """What admission fills in where nobody wrote it must not hide what the SpiderCoordinator says: podRPFilter and hostRuleTable
+    stand there only where they are others than the default, or (as the reference has it) podCIDRType is set too."""
+    rp_filter = block.pod_rp_filter
     return _given(
         txQueueLen=block.tx_queue_len,
         vethLinkAddress=block.veth_link_address or None,
@@ -277,8 +281,8 @@ def _coordinator(block: CoordinatorSpec) -> Json:
         mode=block.mode or None,
         type="coordinator",
         podDefaultRouteNic=block.pod_default_route_nic or None,
-        podRPFilter=block.pod_rp_filter,
-        hostRuleTable=block.host_rule_table,
+        podRPFilter=rp_filter if rp_filter or block.pod_cidr_type else None,
+        hostRuleTable=block.host_rule_table if block.host_rule_table != HOST_RULE_TABLE else None,
         hijackCIDR=list(block.hijack_cidr or ()) or None,
         policyRoutes=[{"dst": one.dst, "gw": one.gw} for one in block.policy_routes or ()] or None,
     )
