@@ -14,7 +14,7 @@ from services.cli.found import Filter, Found, Group, show
 from services.cli.option import Output
 from services.cli.system import System, ask
 from shared.contracts.span import SpanRecord
-from shared.telemetry.waterfall import summaries, traces, waterfall
+from shared.telemetry.waterfall import linked, summaries, traces, waterfall
 
 PATIENCE_S = 2.0
 """Spans are published every 200 ms: who asks right after an attach waits a moment for them."""
@@ -24,7 +24,8 @@ PICTURE_MAX_COLUMNS = 140
 
 def show_traces(state: Path, wanted: Filter, form: Output) -> int:
     """All of the last hour, or the one whose id begins with `wanted.name`. Answers the exit code."""
-    spans = chosen(ask(state, lambda system: _spans(system, wanted.name)), wanted)
+    all_spans = ask(state, lambda system: _spans(system, wanted.name))
+    spans = chosen(all_spans, wanted)
     if wanted.name:
         ids = [trace_id for trace_id in traces(spans) if trace_id.startswith(wanted.name.lower())]
         if len(ids) != 1:
@@ -39,6 +40,12 @@ def show_traces(state: Path, wanted: Filter, form: Output) -> int:
         else:
             for line in waterfall(one, min(output.columns(), PICTURE_MAX_COLUMNS)):
                 output.say(line)
+            began_ns = min(span.start_ns for span in one)
+            for other in linked(one, all_spans):
+                before_s = (began_ns - other.start_ns) / 1e9
+                output.say(
+                    f"linked: trace {other.trace_id}: {other.root}, {other.duration_ms:.2f} ms, {before_s:.1f} s before"
+                )
         return 0
     listed = summaries(spans)
     now = datetime.now(UTC)

@@ -86,8 +86,9 @@ class AdmissionApp:
             span.set("admission.operation", request.operation)
             span.set("admission.object", f"{kind}/{request.namespace}/{request.name}")
             span.set("admission.uid", request.uid)
-            if kind == "Pod" and (uid := review.uid_of(request)):
-                span.set("k8s.pod.uid", uid)
+            if kind == "Pod":
+                for key, value in review.pod_attributes(request).items():
+                    span.set(key, value)
             site = review.Site(spared=self._spared, traceparent=_traceparent(span))
             try:
                 answer = await self._answer(verb, kind, request, site)

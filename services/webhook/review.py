@@ -17,13 +17,12 @@ from shared.admission.injection import inject, injects
 from shared.admission.rules import mutate, validate
 from shared.admission.verdict import Verdict, verdict
 from shared.admission.view import View
+from shared.manifests.annotations import TRACEPARENT
 from shared.manifests.kinds import BY_KIND
 from shared.manifests.meta import Json
 from shared.manifests.problem import Code, FieldError
 
 API_VERSION = "admission.k8s.io/v1"
-TRACEPARENT = "orbweaver.io/traceparent"
-"""Annotation of a pod that we changed: the span of its admission, to which its attach is linked."""
 _OURS = ("SpiderIPPool", "SpiderSubnet", "SpiderReservedIP", "SpiderMultusConfig", "SpiderCoordinator")
 _CORE = ("Pod", "Namespace", "ConfigMap", "Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob")
 Verb = Literal["mutate", "validate"]
@@ -245,11 +244,17 @@ def _name(raw: Json | None) -> str:
     return name if isinstance(name, str) else ""
 
 
-def uid_of(request: Request) -> str:
-    """The UID of the object; empty before it has one (mutating webhooks of a CREATE are called without)."""
+def pod_attributes(request: Request) -> dict[str, str]:
+    """Which pod a review is about, in the words of an attach: its UID is what links the two. Mutating webhooks of a CREATE are called
+    before there is a UID, or a name made of `generateName`."""
     meta = request.object.get("metadata") if request.object is not None else None
-    uid = cast("Json", meta).get("uid") if isinstance(meta, dict) else None
-    return uid if isinstance(uid, str) else ""
+    members = cast("Json", meta) if isinstance(meta, dict) else {}
+    found = {
+        "k8s.namespace.name": request.namespace,
+        "k8s.pod.name": members.get("name"),
+        "k8s.pod.uid": members.get("uid"),
+    }
+    return {key: value for key, value in found.items() if isinstance(value, str) and value}
 
 
 def refused(request: Request, code: int, message: str) -> dict[str, Any]:

@@ -32,6 +32,8 @@ DEFAULT_IPV4_IPPOOL = f"{PREFIX}/default-ipv4-ippool"
 DEFAULT_IPV6_IPPOOL = f"{PREFIX}/default-ipv6-ippool"
 RDMA_RESOURCE_INJECT = "cni.spidernet.io/rdma-resource-inject"
 NETWORK_RESOURCE_INJECT = "cni.spidernet.io/network-resource-inject"
+TRACEPARENT = "orbweaver.io/traceparent"
+"""Of a pod that admission changed: the span of its admission (W3C), to which its attach is linked."""
 CR_NAME = "multus.spidernet.io/cr-name"
 """Of a SpiderMultusConfig: the name under which pods know its network, if that is not its own."""
 

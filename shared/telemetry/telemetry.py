@@ -25,7 +25,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
-from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, Status, StatusCode
+from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
@@ -217,8 +217,10 @@ class Telemetry:
         *,
         error: str = "",
         service: str = "",
+        link: SpanContext | None = None,
     ) -> SpanContext | None:
-        """A span that was measured elsewhere (a kernel step, the shim's start-up), Unix ns.
+        """A span that was measured elsewhere (a kernel step, the shim's start-up), Unix ns. `link` is a span of another trace that it
+        has to do with.
 
         Answers its context, for spans below it; nothing is made, and `parent` answered, if `parent` is not sampled."""
         if parent is None or not parent.trace_flags.sampled:
@@ -235,6 +237,7 @@ class Telemetry:
                 parent,
                 self._resource,
                 attributes,
+                links=(Link(link),) if link is not None else (),
                 status=Status(StatusCode.ERROR, error) if error else _NO_STATUS,
                 start_time=start_ns,
                 end_time=end_ns,

@@ -16,6 +16,7 @@ WIDTH_COLUMNS = 100
 ATTRIBUTE_COLUMNS = 36
 """A container ID is longer than what one needs to recognise it; `-o json` has the whole."""
 ATTRIBUTE_LINES_MAX = 3
+ADMISSION = "admission.review"
 _NAME_COLUMNS = 36
 _SERVICE_COLUMNS = 10
 _NUMBER_COLUMNS = 9
@@ -60,6 +61,21 @@ def summary(spans: Sequence[SpanRecord]) -> TraceSummary:
 def summaries(spans: Iterable[SpanRecord]) -> list[TraceSummary]:
     """One summary a trace, the latest last."""
     return sorted((summary(group) for group in traces(spans).values()), key=lambda s: s.start_ns)
+
+
+def linked(spans: Sequence[SpanRecord], others: Iterable[SpanRecord]) -> list[TraceSummary]:
+    """The other traces that one has to do with: those that its spans link to, and the admissions of its pod (by the pod's UID)."""
+    own = {span.trace_id for span in spans}
+    named = {trace_id for span in spans for trace_id in span.links}
+    uids = {uid for span in spans if (uid := span.attributes.get("k8s.pod.uid"))}
+    found: dict[str, list[SpanRecord]] = {}
+    for span in others:
+        if span.trace_id in own:
+            continue
+        is_admission = span.name == ADMISSION and span.attributes.get("k8s.pod.uid") in uids
+        if span.trace_id in named or is_admission:
+            found.setdefault(span.trace_id, []).append(span)
+    return sorted((summary(group) for group in found.values()), key=lambda one: one.start_ns)
 
 
 def waterfall(spans: Sequence[SpanRecord], width: int = WIDTH_COLUMNS) -> list[str]:

@@ -50,7 +50,8 @@ def test_a_trace_goes_on_from_the_caller_and_its_spans_are_published() -> None:
             with telemetry.span("attach"):
                 inject(onward)
             step = telemetry.record("link", shim.context, 10, 20, {"ops": 3})
-            telemetry.record("ack", step, 12, 18, error="EEXIST")
+            admission = extract({"traceparent": "00-aaaa2f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"})
+            telemetry.record("ack", step, 12, 18, error="EEXIST", link=admission)
         await telemetry.close()
         by_name = {s.name: s for s in sink.spans}
         assert {s.trace_id for s in sink.spans} == {"4bf92f3577b34da6a3ce929d0e0e4736"}
@@ -66,6 +67,7 @@ def test_a_trace_goes_on_from_the_caller_and_its_spans_are_published() -> None:
             20,
             {"ops": 3},
         )
+        assert by_name["ack"].links == ("aaaa2f3577b34da6a3ce929d0e0e4736",)
         assert (by_name["ack"].parent_id, by_name["ack"].error) == (by_name["link"].span_id, "EEXIST")
 
     asyncio.run(run())

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.contracts.span import SpanRecord
-from shared.telemetry.waterfall import summaries, summary, traces, waterfall
+from shared.telemetry.waterfall import linked, summaries, summary, traces, waterfall
 
 
 def span(
@@ -109,3 +110,24 @@ def test_any_spans_make_a_picture_within_its_width(
     shuffled = spans.copy()
     rng.shuffle(shuffled)
     assert {s.span_id for s in traces(shuffled)["ab" * 16]} == {s.span_id for s in spans}
+
+
+def other(trace_id: str, name: str, **more: object) -> SpanRecord:
+    attach = span("9", "", name, -5_000, -4_000, "webhook", **more)
+    return msgspec.structs.replace(attach, trace_id=trace_id * 16)
+
+
+def test_an_attach_is_linked_to_the_admission_of_its_pod() -> None:
+    attach = [
+        span("1", "", "cni ADD", 0, 10_000, "shim", attributes={"k8s.pod.uid": "u1"}),
+        span("2", "1", "allocator.allocate", 1, 2, "allocator", links=("cd" * 16,)),
+    ]
+    uid = {"k8s.pod.uid": "u1"}
+    others = [
+        other("cd", "admission.review"),
+        other("ef", "admission.review", attributes=uid),
+        other("01", "admission.review", attributes={"k8s.pod.uid": "u2"}),
+        other("02", "cni DEL", attributes=uid),
+    ]
+    assert {one.trace_id[:2] for one in linked(attach, [*attach, *others])} == {"cd", "ef"}
+    assert linked(ATTACH, [*ATTACH, *others]) == []
