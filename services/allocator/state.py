@@ -22,6 +22,7 @@ from shared.contracts.lease import (
     AttachConfirmed,
     AttachmentDetached,
     AttemptVoided,
+    ClockMoved,
     LeaseEvent,
     LeaseItem,
     LeasesAdopted,
@@ -287,10 +288,20 @@ class State:
                 for key, kept in list(self.quarantine.items()):
                     if kept.claim.node == event.node:
                         self._lift(key)
+            case ClockMoved():
+                self._move_clock(event.by_ns)
             case TermStarted():
                 pass
             case _:
                 assert_never(event)
+
+    def _move_clock(self, by_ns: int) -> None:
+        for resting in self.resting.values():
+            resting.until_ns += by_ns
+        # adding the same to each keeps the order of the heap
+        self._wake = [(until_ns + by_ns, family, address) for until_ns, family, address in self._wake]
+        for attempt in self.voided:
+            self.voided[attempt] += by_ns
 
     def _keep_from_others(self, item: QuarantinedItem) -> None:
         """The first claim stands: a second node's does not take its place."""

@@ -16,6 +16,13 @@ class TermStarted(msgspec.Struct, frozen=True, kw_only=True, tag="term.started.1
     replica: str
 
 
+class ClockMoved(msgspec.Struct, frozen=True, kw_only=True, tag="clock.moved.1"):
+    """The leader's clock went ahead of time itself, or of the clock that the record before was made by. What rests and what is
+    remembered goes on for as long as it would have: until `by_ns` later."""
+
+    by_ns: int
+
+
 class LeaseItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One address (text, no prefix) of one pool on one interface."""
 
@@ -186,6 +193,7 @@ class AdoptionEnded(msgspec.Struct, frozen=True, kw_only=True, tag="adoption.end
 
 LeaseEvent = (
     TermStarted
+    | ClockMoved
     | LogRebuilt
     | NodeReported
     | NodeDeparted

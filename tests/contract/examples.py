@@ -203,6 +203,7 @@ EXAMPLES: dict[str, msgspec.Struct] = {
         reason="GC",
     ),
     "term.started.1": lease.TermStarted(replica="a1"),
+    "clock.moved.1": lease.ClockMoved(by_ns=3_600_000_000_000),
     "leases.allocated.1": lease.LeasesAllocated(
         owner="u1",
         node="n1",

@@ -1,19 +1,23 @@
-"""A hundred seeds at each test run; `make sim SEEDS=n START=first` runs any others."""
+"""The seeds of every test run, in parts that test processes share out; `make sim SEEDS=n START=first` runs any others."""
 
 from __future__ import annotations
-
-import pytest
 
 from tests.simulation.__main__ import report
 from tests.simulation.cluster import COMMANDS_MIN, FAULTS_MIN, run
 from tests.simulation.quiet import quiet
 
-SEEDS = 100
+PARTS = 5
+SEEDS_PER_PART = 100
 SEEDS_PER_TEST = 10
 
 
-@pytest.mark.parametrize("first", range(1, SEEDS + 1, SEEDS_PER_TEST))
-def test_all_holds_under_every_seed(first: int) -> None:
+def firsts(part: int) -> range:
+    """The first seeds of the tests of one part, parts counted from 0."""
+    return range(1 + part * SEEDS_PER_PART, 1 + (part + 1) * SEEDS_PER_PART, SEEDS_PER_TEST)
+
+
+def hold(first: int) -> None:
+    """All holds under every seed of the test that begins with `first`, and each is one that counts."""
     with quiet():
         for seed in range(first, first + SEEDS_PER_TEST):
             outcome = run(seed)
