@@ -79,6 +79,7 @@ def test_every_built_subject_is_in_its_stream(kind: str, namespace: str, name: s
         "ATTACH": subjects.attach(name),
         "SPANS": subjects.span(kind, name),
         "INVENTORY": subjects.inventory(name),
+        "DISAGREEMENTS": subjects.disagreement(name),
     }
     for stream in subjects.STREAMS:
         for other, subject in built.items():

@@ -19,6 +19,7 @@ from shared.subjects import (
     ask_agent,
     attach,
     cni,
+    disagreement,
     facts,
     inbox,
     inventory,
@@ -45,6 +46,8 @@ FOREIGN = (
     span("agent", OTHER),
     span("rdma", OTHER),
     span("allocator"),
+    disagreement(OWN),
+    disagreement(OTHER),
     cni(OTHER),
     cni(OWN),
     ask_agent(OTHER),
@@ -267,7 +270,7 @@ def test_a_wrong_password_is_refused_everywhere(island: Island) -> None:
 
 MAY_PUBLISH: dict[str, set[str]] = {
     "allocator": {lease("incarnation", 1), snapshot("incarnation", 1, "manifest"), "orb.lead.allocator"}
-    | {"orb.ask.facts", "orb.ask.sync", span("allocator")},
+    | {"orb.ask.facts", "orb.ask.sync", span("allocator"), disagreement(OWN), disagreement(OTHER)},
     "controller": {facts("Pod", "default", "web"), "orb.facts.synced._._", "orb.ipam.query"},
     "webhook": {"orb.ipam.query", "orb.ipam.explain"},
     "roster": set(),
