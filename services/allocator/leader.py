@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import msgspec
 import structlog
@@ -18,6 +18,7 @@ from services.allocator.adoption import Adopting, Pending
 from services.allocator.collector import Collector, key_of
 from services.allocator.facts import Changes, Facts
 from services.allocator.hearing import Hearing
+from services.allocator.history import History
 from services.allocator.log import LeaseLog, LogLost
 from services.allocator.state import State
 from services.allocator.waiting import Waiting
@@ -105,7 +106,7 @@ class Leader:
         telemetry: Telemetry,
         metrics: AllocatorMetrics,
         clock: Clock,
-        on_appended: Callable[[State], None],
+        history: History,
         watch: Watch,
     ) -> None:
         self._bus = bus
@@ -115,7 +116,7 @@ class Leader:
         self._telemetry = telemetry
         self._metrics = metrics
         self._clock = clock
-        self._on_appended = on_appended
+        self._history = history
         self._requests: Waiting[_Request] = Waiting()
         self._releases: deque[tuple[Message, Release]] = deque()
         self._changed_pods: dict[tuple[str, str], None] = {}
@@ -285,11 +286,13 @@ class Leader:
                 continue
             size_bytes += self._decide(request, now_ns, events, answers)
         if events:
+            records = 0
             began_s, began_ns = self._clock.monotonic_s(), self._clock.unix_ns()
             for part in _parts(events, size_bytes):
                 record = await self._log.append(part, now_ns)
                 self.state.advance(record, self._log.sequence, self._log.digest)
-                self._on_appended(self.state)
+                records += 1
+            self._history.appended(self.state, records)
             self._metrics.append(self._clock.monotonic_s() - began_s, len(events))
             self._trace(answers, began_ns, self._clock.unix_ns(), len(events))
         if hears:
@@ -306,6 +309,7 @@ class Leader:
         """Memory takes the events now, so that the next decision of this batch sees them."""
         size_bytes = 0
         for event in new:
+            self._history.before(event)
             self.state.evolve(event)
             size_bytes += len(encode(event))
         events.extend(new)

@@ -15,7 +15,9 @@ import structlog
 from services.allocator import snapshot
 from services.allocator.facts import Facts
 from services.allocator.log import LeaseLog, LogBroken
+from services.allocator.log_time import LogTime
 from services.allocator.mark import LogMark, MarkStore, mark_of
+from services.allocator.picture import Picture
 from services.allocator.rebuild import STEP_ITEMS, Merged, merging
 from services.allocator.state import State
 from services.allocator.watch import Testimony, Watch
@@ -158,10 +160,12 @@ class Recovery:
         record = Record(
             incarnation=self._incarnation, term=state.term + 1, at_ns=now_ns, previous=b"", events=(began,)
         )
+        for moved in LogTime(state.at_ns, 0.0).moved(now_ns, 0.0):
+            state.evolve(moved)
         state.evolve(began)
         state.recent.clear()
         state.advance(record, last + 1, digest(encode(record)))
-        await snapshot.write(self._bus, *snapshot.cut(state.snapshot()))
+        await snapshot.store(self._bus, Picture(state.snapshot()))
         lease_log = LeaseLog(self._bus, self._incarnation, record.term, last, b"")
         await lease_log.append(record.events, now_ns)
         if (lease_log.sequence, lease_log.digest) != (state.sequence, state.digest):

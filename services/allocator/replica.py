@@ -13,8 +13,8 @@ from contextlib import AsyncExitStack
 
 import structlog
 
-from services.allocator import snapshot
 from services.allocator.facts import Changes, Facts
+from services.allocator.history import History
 from services.allocator.lead import Election
 from services.allocator.leader import Leader
 from services.allocator.log import Fenced, LeaseLog, LogBroken, LogLost, LogRestarted
@@ -30,7 +30,7 @@ from shared.bus import Bus, BusError, Follow, Message, StreamMessage, StreamMiss
 from shared.clock import Clock
 from shared.contracts.codec import MessageError
 from shared.contracts.facts import FACT
-from shared.contracts.lease import SnapshotManifest, TermStarted
+from shared.contracts.lease import TermStarted
 from shared.contracts.witness import WITNESS, WitnessReport
 from shared.service import serve_status
 from shared.settings import AllocatorSettings
@@ -69,8 +69,7 @@ class Replica:
         self._assert_servers = assert_servers
         self._marked = 0
         self._changed_pools: set[str] = set()
-        self._records_since_snapshot = 0
-        self._snapshotting: asyncio.Task[None] | None = None
+        self._history = History(bus, clock, settings.snapshot_records, settings.log_history_s)
         self._watch = Watch()
         self._reader = LogReader(bus, self._facts, self._watch, marks, clock)
         self._recovery: Recovery | None = None
@@ -215,6 +214,7 @@ class Replica:
             await self._lead(state, election)
         finally:
             self._leader = None
+            await self._history.end_term()
             await election.resign()
 
     async def _take_over(self, election: Election) -> State:
@@ -296,7 +296,7 @@ class Replica:
             self._telemetry,
             self._metrics,
             self._clock,
-            self._on_appended,
+            self._history,
             self._watch,
         )
         self._leader = leader
@@ -345,36 +345,9 @@ class Replica:
             if state.sequence > self._marked:
                 self._write_mark(state)
 
-    def _on_appended(self, state: State) -> None:
-        self._records_since_snapshot += 1
-        if self._records_since_snapshot >= self._settings.snapshot_records and self._snapshotting is None:
-            self._records_since_snapshot = 0
-            # cut at once: memory goes ahead of the log with the next batch
-            manifest, chunks = snapshot.cut(state.snapshot())
-            self._snapshotting = asyncio.create_task(self._snapshot(manifest, chunks))
-
     def _write_mark(self, state: State) -> None:
         self._marked = state.sequence
         self._marks.write(mark_of(state))
-
-    async def _snapshot(self, manifest: SnapshotManifest, chunks: list[bytes]) -> None:
-        try:
-            await snapshot.write(self._bus, manifest, chunks)
-            log.info("snapshot", sequence=manifest.sequence, size_bytes=manifest.size_bytes)
-            await self._trim()
-        except BusError as error:
-            log.warning("no snapshot", error=str(error))
-        finally:
-            self._snapshotting = None
-
-    async def _trim(self) -> None:
-        """Drops what is below the older of two snapshots and past the history that the user keeps."""
-        kept = await snapshot.manifests(self._bus)
-        if len(kept) < snapshot.KEPT or kept[0].at_ns > self._clock.unix_ns() - int(
-            self._settings.log_history_s * 1e9
-        ):
-            return
-        await self._bus.purge("LEASES", up_to_sequence=kept[0].sequence)
 
     def not_ready(self) -> str:
         return self.reason or self._without_facts

@@ -6,11 +6,14 @@ or digest does not fit is passed over: the older one, or the whole log, serves.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from collections.abc import Generator
 
 import msgspec
 import structlog
 
+from services.allocator.picture import Picture
 from services.allocator.state import Snapshot, State
 from shared import failpoint, limits, subjects
 from shared.bus import Bus, StreamMessage
@@ -23,25 +26,40 @@ MANIFEST = "manifest"
 KEPT = 2
 
 
-def cut(snapshot: Snapshot) -> tuple[SnapshotManifest, list[bytes]]:
-    """The manifest and the chunks, each at most `limits.CHUNK_BYTES`. What comes to the state later is not in them."""
-    whole = encode(snapshot)
-    chunks = [whole[i : i + limits.CHUNK_BYTES] for i in range(0, len(whole), limits.CHUNK_BYTES)]
-    manifest = SnapshotManifest(
-        incarnation=snapshot.incarnation,
-        term=snapshot.term,
-        sequence=snapshot.sequence,
-        digest=snapshot.digest,
-        at_ns=snapshot.at_ns,
-        chunks=len(chunks),
-        size_bytes=len(whole),
-        sha256=hashlib.sha256(whole).digest(),
+def cutting(picture: Picture) -> Generator[bytes | None, None, SnapshotManifest]:
+    """The chunks, each at most `limits.CHUNK_BYTES`, and at last the manifest. Steps that fill no chunk give None: after each step
+    the state may change."""
+    buffer, chunks, size_bytes, sha256 = bytearray(), 0, 0, hashlib.sha256()
+
+    def chunk() -> bytes:
+        nonlocal chunks, size_bytes
+        taken = bytes(buffer[: limits.CHUNK_BYTES])
+        del buffer[: limits.CHUNK_BYTES]
+        sha256.update(taken)
+        chunks, size_bytes = chunks + 1, size_bytes + len(taken)
+        return taken
+
+    for piece in picture.pieces():
+        buffer += piece
+        while len(buffer) >= limits.CHUNK_BYTES:
+            yield chunk()
+        yield None
+    if buffer:
+        yield chunk()
+    return SnapshotManifest(
+        incarnation=picture.incarnation,
+        term=picture.term,
+        sequence=picture.sequence,
+        digest=picture.digest,
+        at_ns=picture.at_ns,
+        chunks=chunks,
+        size_bytes=size_bytes,
+        sha256=sha256.digest(),
     )
-    return manifest, chunks
 
 
 def join(manifest: SnapshotManifest, chunks: list[bytes]) -> Snapshot:
-    """The inverse of `cut`. Raises MessageError if anything is missing or altered."""
+    """The inverse of `cutting`. Raises MessageError if anything is missing or altered."""
     whole = b"".join(chunks)
     if len(chunks) != manifest.chunks or hashlib.sha256(whole).digest() != manifest.sha256:
         raise MessageError(f"snapshot {manifest.sequence}: its chunks do not make what the manifest names")
@@ -51,15 +69,35 @@ def join(manifest: SnapshotManifest, chunks: list[bytes]) -> Snapshot:
     return snapshot
 
 
-async def write(bus: Bus, manifest: SnapshotManifest, chunks: list[bytes]) -> None:
-    """Stores what `cut` made and drops snapshots older than the last two. Raises what the bus raises."""
-    for i, chunk in enumerate(chunks):
-        await bus.append(subjects.snapshot(manifest.incarnation, manifest.sequence, str(i)), chunk)
+async def store(bus: Bus, picture: Picture) -> SnapshotManifest:
+    """Stores the picture while the state goes on, and drops what is older than the last two snapshots, begun ones that never came to
+    their manifest too. Raises what the bus raises."""
+    cut, number = cutting(picture), 0
+    while True:
+        try:
+            chunk = next(cut)
+        except StopIteration as done:
+            manifest: SnapshotManifest = done.value
+            break
+        if chunk is None:
+            await asyncio.sleep(0)
+            continue
+        await bus.append(subjects.snapshot(picture.incarnation, picture.sequence, str(number)), chunk)
+        number += 1
         failpoint.hit("allocator.snapshot.chunk")
     await bus.append(subjects.snapshot(manifest.incarnation, manifest.sequence, MANIFEST), encode(manifest))
     failpoint.hit("allocator.snapshot.manifest")
-    for old in (await manifests(bus))[:-KEPT]:
-        await bus.purge("SNAPSHOTS", subject=subjects.snapshot(old.incarnation, old.sequence, "*"))
+    await _drop_older(bus)
+    return manifest
+
+
+async def _drop_older(bus: Bus) -> None:
+    begins: list[int] = []
+    for kept in (await manifests(bus))[-KEPT:]:
+        first = await bus.get_last("SNAPSHOTS", subjects.snapshot(kept.incarnation, kept.sequence, "0"))
+        begins.append(first.sequence if first is not None else 0)
+    if begins and min(begins):
+        await bus.purge("SNAPSHOTS", up_to_sequence=min(begins))
 
 
 async def drop_others(bus: Bus, incarnation: str) -> None:

@@ -13,6 +13,7 @@ import msgspec
 
 from services.allocator import snapshot
 from services.allocator.mark import LogMark, MarkFile
+from services.allocator.picture import Picture
 from services.allocator.state import HeldInterface, Holding, Lease, Snapshot, halves
 from shared import subjects
 from shared.bus import Bus
@@ -84,8 +85,7 @@ async def _write(bus: Bus, mark_file: Path) -> int:
     last = Record(incarnation=_INCARNATION, term=1, at_ns=time.time_ns(), previous=b"", events=())
     payload = encode(last)
     sequence = await bus.append(subjects.lease(_INCARNATION, 1), payload)
-    manifest, chunks = snapshot.cut(_snapshot(last.at_ns, sequence, digest(payload)))
-    await snapshot.write(bus, manifest, chunks)
+    manifest = await snapshot.store(bus, Picture(_snapshot(last.at_ns, sequence, digest(payload))))
     previous = digest(payload)
     for number, event in enumerate(_events(), 1):
         record = Record(

@@ -50,6 +50,7 @@ from shared.manifests import settings as configuration
 from shared.manifests.document import parse, typed
 from tests.contract.examples import EXAMPLES, MODULES, golden_bytes
 from tests.property.test_garbage_manifests import GOOD
+from tests.support.snapshot import cut
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -318,7 +319,7 @@ def _judge_lease_log(data: bytes) -> None:
         assert len(str(error)) < 4000
         return
     assert state.digest == digest(data)
-    manifest, chunks = snapshot.cut(state.snapshot())
+    manifest, chunks = cut(state.snapshot())
     State.from_snapshot(snapshot.join(manifest, chunks))
     audit(state)
 
@@ -336,7 +337,7 @@ _SNAPSHOT = encode(_whole_state().snapshot())
 def _judge_snapshot(data: bytes) -> None:
     """As `load_newest` reads it: a state, or one of the errors by which a snapshot is passed over. The digest is made to fit."""
     chance = _chance(data)
-    manifest, _ = snapshot.cut(_whole_state().snapshot())
+    manifest, _ = cut(_whole_state().snapshot())
     chunks = [data[at : at + 300] for at in range(0, len(data), 300)]
     if chance.random() < 0.9:
         manifest = msgspec.structs.replace(

@@ -146,7 +146,10 @@ class Cluster:
 
         async def once() -> Allocated | None:
             reply = await self.ask(container, node, timeout_s)
-            return reply if isinstance(reply, Allocated) else None
+            if isinstance(reply, Refused):
+                await asyncio.sleep(0.05)
+                return None
+            return reply
 
         return await self.until(once)
 

@@ -15,6 +15,7 @@ import pytest
 
 from services.allocator import snapshot
 from services.allocator.mark import LogMark
+from services.allocator.picture import Picture
 from services.allocator.state import State
 from shared import subjects
 from shared.bus import Bus, BusError
@@ -264,7 +265,7 @@ def test_a_snapshot_and_its_tail_are_the_whole_log(run: Run, replicas: Replicas)
 
             await cluster.until(released)
             states.append(await cluster.log())
-            await snapshot.write(cluster.bus, *snapshot.cut(states[-1].snapshot()))
+            await snapshot.store(cluster.bus, Picture(states[-1].snapshot()))
         kept = await snapshot.manifests(cluster.bus)
         assert [one.sequence for one in kept] == [one.sequence for one in states[1:]]
         newest = await snapshot.load_newest(cluster.bus)
@@ -295,7 +296,7 @@ def test_a_damaged_manifest_at_the_streams_end_gives_way_to_the_older_snapshot(
         for name in ("one", "two"):
             await cluster.attach(name)
             states.append(await cluster.log())
-            await snapshot.write(cluster.bus, *snapshot.cut(states[-1].snapshot()))
+            await snapshot.store(cluster.bus, Picture(states[-1].snapshot()))
         await asyncio.to_thread(replicas["a1"].stop)
         await asyncio.to_thread(cluster.server.stop)
         streams = cluster.server.directory / "js" / "jetstream" / "ORB" / "streams"
@@ -324,7 +325,7 @@ def test_a_snapshot_beyond_the_log_is_a_loss(run: Run, replicas: Replicas) -> No
         await asyncio.to_thread(replicas["a1"].stop)
         state = await cluster.log()
         state.sequence += 10
-        await snapshot.write(cluster.bus, *snapshot.cut(state.snapshot()))
+        await snapshot.store(cluster.bus, Picture(state.snapshot()))
         replicas.start("a1")
         assert "records are lost" in await cluster.reason("a1", "memory and snapshot go to")
 

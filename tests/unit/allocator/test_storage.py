@@ -11,7 +11,7 @@ from services.allocator.facts import GONE_KEPT_MAX, Facts
 from services.allocator.log import LogBroken, fold_message
 from services.allocator.mark import LogMark, MarkFile, check_mark
 from services.allocator.servers import wrong_settings
-from services.allocator.snapshot import cut, join
+from services.allocator.snapshot import join
 from services.allocator.state import State
 from shared import limits, subjects
 from shared.bus import StreamMessage
@@ -19,6 +19,7 @@ from shared.contracts.codec import MessageError, encode
 from shared.contracts.facts import ObjectFact, ObjectGone
 from shared.contracts.lease import RECORD, LeaseItem, LeasesAllocated, Record
 from tests.support.pure_allocator import World, pod, pool
+from tests.support.snapshot import cut
 
 
 def test_a_mark_is_read_as_written_and_never_goes_back(tmp_path: Path) -> None:
