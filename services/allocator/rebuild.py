@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 
 import msgspec
 
-from services.allocator.decide import is_alive
+from services.allocator.decide import is_kept
 from services.allocator.disagreement import Disagreement
 from services.allocator.facts import Facts
 from services.allocator.state import HeldInterface, Holding, State
@@ -229,7 +229,7 @@ class _Merge:
                 keys,
                 holding,
             )
-        elif holding.namespace and (not self._facts.synced or is_alive(self._state, self._facts, holding)):
+        elif holding.namespace and (not self._facts.synced or is_kept(self._state, self._facts, holding)):
             self._differ(
                 node,
                 f"{_texts(keys)} is leased to {name} on {node}, where no attachment has it",
