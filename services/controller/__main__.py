@@ -55,7 +55,8 @@ async def opening_cluster(
         rows = table(settings.installation_namespace, (namespace, name))
         source = cluster.ClusterSource(client, rows, dice, cluster.first_version())
         identity = f"{settings.replica}_{uuid.uuid4().hex[:12]}"
-        election = LeaseElection(client, settings.installation_namespace, settings.lease, identity, dice)
+        place = (settings.installation_namespace, settings.lease)
+        election = LeaseElection(client, *place, identity, dice, forgotten=source.relist)
         metrics = KubernetesMetrics(
             telemetry.meter,
             requests=lambda: client.requests,

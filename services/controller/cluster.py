@@ -57,6 +57,12 @@ class ClusterSource:
         self._news.clear()
         return self.told.fresh()
 
+    def relist(self) -> None:
+        """Asks for everything again: the API server's store may have been put back to an earlier state."""
+        log.warning("the API server has forgotten a write of ours: everything is listed anew")
+        for one in self._reflecting:
+            one.relist()
+
     def wake(self) -> None:
         """Ends a wait for news."""
         self._news.set()

@@ -24,9 +24,17 @@ NOT_FOUND = 404
 
 class LeaseElection:
     def __init__(
-        self, client: KubeClient, namespace: str, name: str, identity: str, dice: Callable[[], float]
+        self,
+        client: KubeClient,
+        namespace: str,
+        name: str,
+        identity: str,
+        dice: Callable[[], float],
+        forgotten: Callable[[], None],
     ) -> None:
-        """`identity` names this process: another one of the same replica is another one."""
+        """`identity` names this process: another one of the same replica is another one. `forgotten` is called when the server does not
+        have what it acknowledged: its store was put back to an earlier state (a watch does not tell)."""
+        self._forgotten = forgotten
         self.leader = ""
         self._client = client
         self._namespace = namespace
@@ -65,6 +73,8 @@ class LeaseElection:
                 free = self._observer.is_free(found, began_s)
                 if found.holder != self._identity and not free:
                     return False
+            if self._held is not None and lease.is_before(found, self._held):
+                self._forgotten()
             self._held = await self._write(self._identity, found)
         except (KubeError, msgspec.MsgspecError) as error:
             log.info("the lease is neither taken nor renewed", lease=self._name, error=str(error))

@@ -74,6 +74,11 @@ def body(namespace: str, name: str, holder: str, before: Lease | None, now_s: fl
     }
 
 
+def is_before(found: Lease | None, written: Lease) -> bool:
+    """Whether `found` is what stood there before we wrote `written`. A write of ours whose answer was lost comes after it."""
+    return found is None or (found.spec.renew_time or "") < (written.spec.renew_time or "")
+
+
 def read(raw: bytes) -> Lease:
     """Raises msgspec.MsgspecError for what is none."""
     return msgspec.json.decode(raw, type=Lease)

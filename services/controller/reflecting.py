@@ -47,24 +47,43 @@ class Reflecting:
         self._dice = dice
         self._listed_at_s = 0.0
         self._relist_after_s = RELIST_S
+        self._asking: asyncio.Future[List | Watch] | None = None
+        self._anew = False
 
     async def run(self) -> None:
+        """For ever."""
         request: List | Watch = self.reflector.start()
         while True:
-            if request.after_s:
-                await asyncio.sleep(request.after_s)
+            self._asking = asyncio.ensure_future(self._ask(request))
             try:
-                if isinstance(request, List):
-                    request = await self._list(request)
-                else:
-                    request = await self._watch(request)
-                    continue
-                self._answered()
-            except KubeRefused as error:
-                request = self._refused(error)
-            except (KubeError, msgspec.MsgspecError) as error:
-                self._failed(str(error))
-                request = self.reflector.failed(self._dice())
+                request = await self._asking
+            except asyncio.CancelledError:
+                if not self._anew:
+                    raise
+                self._anew = False
+                request = self.reflector.relist()
+
+    def relist(self) -> None:
+        """Everything is asked for again, now: what was heard may be of a store that is no more."""
+        if self._asking is not None and not self._asking.done():
+            self._anew = True
+            self._asking.cancel()
+
+    async def _ask(self, request: List | Watch) -> List | Watch:
+        """One request and what follows from its answer."""
+        if request.after_s:
+            await asyncio.sleep(request.after_s)
+        try:
+            if isinstance(request, Watch):
+                return await self._watch(request)
+            then = await self._list(request)
+            self._answered()
+            return then
+        except KubeRefused as error:
+            return self._refused(error)
+        except (KubeError, msgspec.MsgspecError) as error:
+            self._failed(str(error))
+            return self.reflector.failed(self._dice())
 
     def _refused(self, error: KubeRefused) -> List | Watch:
         if error.status == GONE:

@@ -39,6 +39,7 @@ WAIT_S = 40.0
 
 def install_crds(server: ApiServer) -> None:
     server.kubectl("apply", "--server-side", "-k", str(CRDS))
+    server.kubectl("apply", "--server-side", "-k", str(CRDS / "multus"))
     server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
 
 
