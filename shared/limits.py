@@ -78,3 +78,6 @@ MTU_MIN_IPV6_BYTES = 1280
 PAGE_MAX_LEASES = 2000
 PAGE_MAX_BYTES = 768 * 1024
 """Leases in one answer of a query, and their bytes; an answer must stay below max_payload (1 MiB)."""
+
+CNI_TYPES_SERVED = frozenset(("macvlan",))
+"""The links that our own agent makes in this version; under Multus, plugins of others make theirs."""

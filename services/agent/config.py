@@ -320,7 +320,7 @@ def _link(spec: _Spec) -> Macvlan:
             "cniType",
             f"{found}; it is one of {', '.join(CNI_TYPES)}, or `network` names a SpiderMultusConfig",
         )
-    if spec.cni_type != "macvlan":
+    if spec.cni_type not in limits.CNI_TYPES_SERVED:
         raise _unserved(f"cniType {spec.cni_type}")
     if spec.disable_ipam:
         raise _unserved("disableIPAM")

@@ -24,14 +24,16 @@ CNI_VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0")
 
 
 def mutate(raw: Json, view: View) -> Json:
-    """The configuration with its defaults, and the injection annotations as labels. Never fails."""
-    if draft.terminating(raw):
-        return raw
+    """The configuration with its defaults, and the injection annotations as labels. Never fails. A terminating one gets those of the
+    schema only."""
     out = draft.draft_of(raw)
     meta, spec = draft.section(out, "metadata"), draft.section(out, "spec")
     if meta is None or spec is None:
         return out
-    draft.default(spec, cniType="custom", enableCoordinator=True, disableIPAM=False, chainCNIJsonData=[])
+    draft.default(spec, cniType="custom", enableCoordinator=True, disableIPAM=False)
+    if draft.terminating(raw):
+        return out
+    draft.default(spec, chainCNIJsonData=[])
     if spec["cniType"] == "custom":
         spec["enableCoordinator"] = False
         spec.pop("coordinator", None)

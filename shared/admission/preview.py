@@ -99,10 +99,11 @@ def _requests(
             if view.network_definition(namespace, name) is None:
                 warnings.append(invalid(field, network_unknown(request).message, "Unknown"))
             continue
+        network = cluster.networks[request.network]
+        if network.disable_ipam or network.cni_type == "custom":
+            continue  # under Multus its addresses come from elsewhere, or from nowhere
         whole = with_pools(cluster, request)
-        if isinstance(whole, Refusal):
-            warnings.append(invalid(field, whole.message, "Unknown"))
-        else:
+        if not isinstance(whole, Refusal):
             out.append(whole)
     if listed and not any(request.ifname in listed for request in out):
         out.append(InterfaceRequest(ifname=listed[0]))

@@ -48,6 +48,7 @@ class NetworkFact(msgspec.Struct, frozen=True, kw_only=True):
     """A SpiderMultusConfig; `spec_json` is its spec as it stands, for the agent; `ipv4`, `ipv6` are its pools."""
 
     spec_json: str
+    cni_type: str = "custom"
     ipv4: tuple[str, ...] = ()
     ipv6: tuple[str, ...] = ()
     disable_ipam: bool = False
@@ -103,6 +104,7 @@ def network_fact(manifest: SpiderMultusConfig, spec_json: str) -> NetworkFact:
     pools = block.ippools if block is not None else None
     return NetworkFact(
         spec_json=spec_json,
+        cni_type=spec.cni_type or "custom",
         ipv4=pools.ipv4 if pools is not None else (),
         ipv6=pools.ipv6 if pools is not None else (),
         disable_ipam=bool(spec.disable_ipam),

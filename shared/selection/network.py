@@ -43,6 +43,11 @@ def requests_of(
         return asked
     out: list[InterfaceRequest] = []
     for request in asked:
+        network = facts.networks.get(request.network)
+        if network is not None and network.cni_type not in limits.CNI_TYPES_SERVED:
+            # the asker would make the link itself: without it, an address would be taken for nothing
+            sentence = f"SpiderMultusConfig {request.network}: cniType {network.cni_type} is not served in this version"
+            return Refusal("not_in_this_version", sentence)
         found = with_pools(facts, request)
         if isinstance(found, Refusal):
             return found

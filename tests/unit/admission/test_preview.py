@@ -172,3 +172,9 @@ def test_a_refusal_that_names_its_annotation_is_about_that_one() -> None:
     (error,) = validate("CREATE", document.raw, None, store()).errors
     assert error.field == f"metadata.annotations[{NETWORKS}]"
     assert error.message == "network shop/a would be a second interface eth0"
+
+
+def test_networks_whose_addresses_come_from_elsewhere_are_not_judged() -> None:
+    assert judged({NETWORKS: "rail"}, network("shop/rail", disableIPAM=True)) == ([], [])
+    custom = network("shop/rail").replace('"cniType": "macvlan"', '"cniType": "custom"')
+    assert judged({DEFAULT: "shop/rail"}, custom) == ([], [])

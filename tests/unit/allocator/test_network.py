@@ -9,7 +9,7 @@ import pytest
 
 from services.allocator.decide import Accepted, decide_release
 from shared import limits
-from shared.contracts.ipam import Allocate, Release, ReleasedInterface
+from shared.contracts.ipam import Allocate, InterfaceRequest, Release, ReleasedInterface
 from tests.support.pure_allocator import World, network, pod, pool, settings
 
 NETWORKS = "k8s.v1.cni.cncf.io/networks"
@@ -189,3 +189,11 @@ def test_a_network_goes_by_its_present_name() -> None:
 
 def interfaces_held(of: World) -> set[str]:
     return {ifname for _, ifname, _, _ in of.state.leases()}
+
+
+def test_a_link_that_no_agent_makes_takes_no_address() -> None:
+    fitting = {"cniType": "sriov", "sriov": {"resourceName": "r", "ippools": {"ipv4": ["a4"]}}}
+    here = World(*CLUSTER, network("shop/vf", **fitting), pod("shop/web"))
+    refusal = here.refused("shop/web", InterfaceRequest(ifname="eth0", network="shop/vf"))
+    assert refusal.error == "not_in_this_version"
+    assert refusal.message == "SpiderMultusConfig shop/vf: cniType sriov is not served in this version"
