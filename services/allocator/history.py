@@ -41,7 +41,7 @@ class History:
         self._records += records
         if self._records >= self._snapshot_records and self._picture is None:
             self._records = 0
-            self._picture = Picture(state.snapshot())
+            self._picture = Picture(state.snapshot(), dict(state.holdings))
             self._taking = asyncio.create_task(self._take(self._picture))
 
     async def end_term(self) -> None:
