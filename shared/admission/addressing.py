@@ -22,6 +22,7 @@ from shared.net.ranges import (
     parse_range,
 )
 
+_UNSET = "is not generated correctly, 'spec.subnet' may be invalid"
 JOINTLY = "total IP addresses are jointly determined by 'spec.ips' and 'spec.excludeIPs'"
 
 
@@ -180,7 +181,21 @@ def spec_errors(spec: RangeSpec) -> list[FieldError]:
     return out
 
 
-def unchanged_errors(spec: RangeSpec, old: RangeSpec) -> list[FieldError]:
+def new_errors(what: str, name: str, exists: bool, spec: RangeSpec, settings: Settings) -> list[FieldError]:
+    """Of a pool or subnet that is to be made, what concerns neither its addresses nor others."""
+    out: list[FieldError] = []
+    if exists:
+        out.append(invalid("metadata.name", f"{what} {name} already exists", "AlreadyExists"))
+    out += version_errors(spec.ip_version, settings, _UNSET)
+    return out + subnet_errors(spec)
+
+
+def changed_errors(spec: RangeSpec, old: RangeSpec, settings: Settings) -> list[FieldError]:
+    """Of one that is there: what may not change, and whether its family is still on."""
+    return _unchanged_errors(spec, old) + version_errors(spec.ip_version, settings, _UNSET)
+
+
+def _unchanged_errors(spec: RangeSpec, old: RangeSpec) -> list[FieldError]:
     out: list[FieldError] = []
     if old.ip_version and spec.ip_version != old.ip_version:
         out.append(invalid("spec.ipVersion", "is not changeable", "Forbidden"))

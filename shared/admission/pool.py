@@ -13,16 +13,15 @@ import msgspec
 from shared.admission import draft
 from shared.admission.addressing import (
     JOINTLY,
+    changed_errors,
     family_of,
     merged,
     network_of,
+    new_errors,
     some,
     spec_errors,
-    subnet_errors,
     total,
-    unchanged_errors,
     union_of,
-    version_errors,
 )
 from shared.admission.status import controlled, recorded
 from shared.admission.verdict import FINALIZER
@@ -42,7 +41,6 @@ AUTO_POOL_KEYS = frozenset(
     f"{PREFIX}/{key}" for key in ("app-api-group", "app-api-version", "app-kind", "app-namespace", "app-name")
 )
 IN_USE_SHOWN_MAX = 16
-UNSET = "is not generated correctly, 'spec.subnet' may be invalid"
 
 
 def mutate(raw: Json, view: View) -> Json:
@@ -117,11 +115,8 @@ def _own(meta: Json, subnet: SpiderSubnet) -> bool:
 
 
 def create_errors(pool: SpiderIPPool, view: View) -> list[FieldError]:
-    out: list[FieldError] = []
-    if view.pool(pool.metadata.name) is not None:
-        out.append(invalid("metadata.name", f"IPPool {pool.metadata.name} already exists", "AlreadyExists"))
-    out += version_errors(pool.spec.ip_version, view.settings, UNSET)
-    out += subnet_errors(pool.spec)
+    name = pool.metadata.name
+    out = new_errors("IPPool", name, view.pool(name) is not None, pool.spec, view.settings)
     out += _cidr_overlaps(pool, view)
     return out + _common_errors(pool, view)
 
@@ -130,8 +125,7 @@ def update_errors(pool: SpiderIPPool, old: SpiderIPPool, view: View) -> list[Fie
     refused = terminating_errors(pool, "IPPool")
     if refused is not None:
         return refused
-    out = unchanged_errors(pool.spec, old.spec)
-    out += version_errors(pool.spec.ip_version, view.settings, UNSET)
+    out = changed_errors(pool.spec, old.spec, view.settings)
     out += _common_errors(pool, view)
     return out + _in_use_errors(pool, old, view)
 

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from shared.admission import draft
 from shared.admission.addressing import (
+    changed_errors,
     family_of,
     network_of,
+    new_errors,
     some,
     spec_errors,
-    subnet_errors,
     total,
-    unchanged_errors,
-    version_errors,
 )
-from shared.admission.pool import UNSET, deletion_errors, merge_ranges, terminating_errors
+from shared.admission.pool import deletion_errors, merge_ranges, terminating_errors
 from shared.admission.status import controlled
 from shared.admission.verdict import FINALIZER
 from shared.admission.view import View
@@ -50,11 +49,8 @@ def mutate(raw: Json, view: View) -> Json:
 
 
 def create_errors(subnet: SpiderSubnet, view: View) -> list[FieldError]:
-    out: list[FieldError] = []
-    if view.subnet(subnet.metadata.name) is not None:
-        out.append(invalid("metadata.name", f"Subnet {subnet.metadata.name} already exists", "AlreadyExists"))
-    out += version_errors(subnet.spec.ip_version, view.settings, UNSET)
-    out += subnet_errors(subnet.spec)
+    name = subnet.metadata.name
+    out = new_errors("Subnet", name, view.subnet(name) is not None, subnet.spec, view.settings)
     out += _subnet_overlaps(subnet, view)
     out += _pool_conflicts(subnet, view)
     return out + spec_errors(subnet.spec)
@@ -64,8 +60,7 @@ def update_errors(subnet: SpiderSubnet, old: SpiderSubnet, view: View) -> list[F
     refused = terminating_errors(subnet, "Subnet")
     if refused is not None:
         return refused
-    out = unchanged_errors(subnet.spec, old.spec)
-    out += version_errors(subnet.spec.ip_version, view.settings, UNSET)
+    out = changed_errors(subnet.spec, old.spec, view.settings)
     out += spec_errors(subnet.spec)
     return out + _in_use_errors(subnet, old, view)
 
