@@ -350,9 +350,10 @@ def test_a_nodes_services_publish_neither_facts_nor_leases(attacker: Attacker, i
 
 
 OWNERS = {
-    "allocator": {"LEASES", "SNAPSHOTS", "LEAD", "RELEASES", "SPANS"},
+    "allocator": {"LEASES", "SNAPSHOTS", "LEAD", "RELEASES", "SPANS", "DISAGREEMENTS"},
     "controller": {"FACTS", "LEAD", "ATTACH", "SPANS", "INVENTORY"},
     "webhook": set[str](),
+    "roster": set[str](),
     "tools": set[str](),
 }
 
