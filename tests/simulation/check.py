@@ -91,7 +91,8 @@ class Checker:
             return
         state = self.state
         self.violations += follows(state, record, stored.sequence)
-        if self._in_doubt and any(isinstance(event, LeasesAllocated) for event in record.events):
+        # what a node that was silent has told is restored, not given
+        if self._in_doubt and any(isinstance(e, LeasesAllocated) and not e.reason for e in record.events):
             self._in_doubt = False
             self._whole(f"record {stored.sequence} gives addresses after a loss, and")
         for event in record.events:

@@ -192,6 +192,8 @@ class Cluster:
         ):
             spec = {"subnet": subnet, "ips": [ips], "gateway": gateway}
             self.controller.put("SpiderIPPool", "", name, {"metadata": {"name": name}, "spec": spec})
+        for node in self.nodes:
+            self.controller.put("Node", "", node, {"metadata": {"name": node}}, f"uid-{node}")
         link = {"master": ["eth1"], "ippools": {"ipv4": ["p4"], "ipv6": ["p6"]}}
         network = {
             "metadata": {"name": NETWORK, "namespace": NAMESPACE},
@@ -298,7 +300,9 @@ def _shown(at_s: float, line: str, record: bytes) -> str:
     decoded = RECORD.decode(record)
     for event in decoded.events:
         fields = msgspec.to_builtins(event)
-        told.append(" ".join([fields.pop("type"), *(f"{k}={v}" for k, v in fields.items() if v)]))
+        told.append(
+            " ".join([fields.pop("type"), *(f"{k}={v}" for k, v in fields.items() if v or v is False)])
+        )
     return f"{at_s:11.6f} {line} of term {decoded.term}: {'; '.join(told)}"
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 Saved = tuple[dict[str, Stream], tuple[tuple[int, bytes], tuple[bytes, ...]]]
 """Somebody's copy of all streams, and the checker's of the log."""
 
+SILENT_S = 25.0
+"""A node may be away for longer than a rebuild waits for it."""
+
 GAP_S = 0.9
 """Mean time between two faults."""
 
@@ -151,8 +154,8 @@ class Faults:
         self._cluster.hub.go_down()
         mark = self._cluster.marks.read()
         self._cluster.hub.lose(everything=everything, marked=mark.sequence if mark is not None else 0)
-        if self._random.random() < 0.3:
-            self._kill(self._an_agent(), 4.0)
+        if self._random.random() < 0.4:
+            self._kill(self._an_agent(), SILENT_S)
         if self._random.random() < 0.6:
             for allocator in self._cluster.allocators:  # nobody remembers the log
                 self._kill(allocator, 1.0)

@@ -231,7 +231,7 @@ class Controller(Member):
 
     def put(self, kind: str, namespace: str, name: str, manifest: dict[str, object], uid: str = "") -> None:
         self._version += 1
-        api_version = "v1" if kind == "Pod" else "spiderpool.spidernet.io/v2beta1"
+        api_version = "v1" if kind in ("Pod", "Node") else "spiderpool.spidernet.io/v2beta1"
         body = {"apiVersion": api_version, "kind": kind, **manifest}
         self._publish(
             ObjectFact(

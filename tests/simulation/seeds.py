@@ -6,7 +6,6 @@ from tests.simulation.__main__ import report
 from tests.simulation.cluster import COMMANDS_MIN, FAULTS_MIN, run
 from tests.simulation.quiet import quiet
 
-PARTS = 5
 SEEDS_PER_PART = 100
 SEEDS_PER_TEST = 10
 
