@@ -18,7 +18,7 @@ from services.allocator.state import State
 from shared import subjects
 from shared.bus import Bus, BusError, NoResponder, StreamMessage
 from shared.contracts.codec import encode
-from shared.contracts.facts import FactsSynced, ObjectFact
+from shared.contracts.facts import FactsSynced, ObjectFact, ObjectGone
 from shared.contracts.ipam import ALLOCATE_REPLY, Allocate, Allocated, InterfaceRequest, Refused, Release
 from shared.contracts.query import (
     IPAM_ANSWER,
@@ -94,8 +94,8 @@ class Cluster:
         self.acknowledged: dict[str, tuple[str, ...]] = {}
         self._version = 0
 
-    async def facts(self, *manifests: str) -> None:
-        """Publishes objects and the mark of a full list."""
+    async def facts(self, *manifests: str, synced: bool = True) -> None:
+        """Publishes objects and, if `synced`, the mark of a full list."""
         await self.bus.ensure_stream(subjects.FACTS, self.server.stream_replicas)
         for text in manifests:
             for document in parse(text, "test.yaml").documents:
@@ -111,9 +111,16 @@ class Cluster:
                     object=msgspec.json.encode(document.raw),
                 )
                 await self.bus.append(subjects.facts(key.kind, key.namespace, key.name), encode(fact))
+        if synced:
+            self._version += 1
+            mark = FactsSynced(incarnation="c1", version=self._version, objects=len(manifests))
+            await self.bus.append(subjects.FACTS_SYNCED, encode(mark))
+
+    async def gone(self, kind: str, namespace: str, name: str) -> None:
+        """Publishes that an object is deleted."""
         self._version += 1
-        synced = FactsSynced(incarnation="c1", version=self._version, objects=len(manifests))
-        await self.bus.append(subjects.FACTS_SYNCED, encode(synced))
+        fact = ObjectGone(kind=kind, namespace=namespace, name=name, uid="", version=self._version)
+        await self.bus.append(subjects.facts(kind, namespace, name), encode(fact))
 
     async def connected(self) -> None:
         """Waits until the server, started again, has this client back."""
