@@ -39,7 +39,7 @@ from shared.telemetry.metrics import AllocatorMetrics
 
 log = structlog.get_logger()
 
-MARK_INTERVAL_S = 1.0
+MARK_INTERVAL_S = 0.2
 LOOK_AGAIN_S = 0.5
 BROKEN_RETRY_S = 2.0
 
