@@ -55,7 +55,7 @@ LONG := tests/integration/failpoints tests/integration/loss tests/integration/al
 
 help: ## this list
 	@echo "make TARGET, as root:"
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 19
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 21
 
 setup: $(VENV_DONE) $(SHIM_DONE) ## makes .venv with the orbweaver command and builds the shim; says what it installs
 	@:
@@ -87,6 +87,10 @@ test-cluster-long: setup setup-cluster ## what takes longer there: five minutes 
 bench: setup setup-test ## the benchmark beside its rivals, last line JSON; BENCH=--short for the short form
 	$(need_root)
 	@$(BIN)/python -m tests.bench $(BENCH)
+
+bench-cluster: setup setup-cluster ## what we cost a real cluster, beside macvlan + host-local, last line JSON; BENCH=--short
+	$(need_root)
+	@$(BIN)/python -m tests.cluster.bench $(BENCH)
 
 fuzz: setup ## a million inputs to every entrance, stops at the first that breaks a promise; FUZZ="--seed TEXT --target NAME …"
 	@$(BIN)/python -m tests.fuzz $(FUZZ)

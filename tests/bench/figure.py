@@ -113,14 +113,15 @@ def missed(values: Mapping[str, float]) -> list[str]:
     return [key for key, figure in bounds(values).items() if not figure.reaches(values[key], figure.must)]
 
 
-def table(values: Mapping[str, float]) -> Table:
+def table(values: Mapping[str, float], figures: Mapping[str, Figure] | None = None) -> Table:
+    """Of the values and what they had to reach, which is `bounds` unless another benchmark brings its own `figures`."""
     out = Table(box=None, pad_edge=False, header_style="bold")
     out.add_column("figure")
     out.add_column("what")
     for column in ("measured", "must", "aim"):
         out.add_column(column, justify="right")
     out.add_column("")
-    for key, figure in bounds(values).items():
+    for key, figure in (bounds(values) if figures is None else figures).items():
         value = values[key]
         sign = "≥" if figure.at_least else "≤"
         mark = "[red]✗ missed[/]"

@@ -84,6 +84,10 @@ class ApiServer:
             *([self._scheduler()] if scheduler else []),
         ]
 
+    @property
+    def etcd_url(self) -> str:
+        return f"http://{self._loopback}:{_ETCD_PORT}"
+
     def start(self) -> None:
         """Returns when the server is ready and the namespace `default` exists. Raises RuntimeError with the log of what failed."""
         try:

@@ -54,7 +54,8 @@ class Cluster:
             controllers=True,
             scheduler=True,
             audit=audit,
-            flags=flags,
+            # Services are reached at their endpoints: no kube-proxy runs on the test machine.
+            flags=("--enable-aggregator-routing=true", *flags),
         )
         self.nodes = [
             Node(
@@ -113,6 +114,10 @@ class Cluster:
             node.write_cni(
                 "10-macvlan.conflist", {"cniVersion": "0.4.0", "name": "macvlan", "plugins": [plugin]}
             )
+
+    def remove_macvlan_plugins(self) -> None:
+        for node in self.nodes:
+            node.path("/etc/cni/net.d/10-macvlan.conflist").unlink(missing_ok=True)
 
     def await_ready(self, timeout_s: float = READY_S) -> None:
         await_true("all nodes Ready", lambda: all(self._is_ready(node) for node in self.nodes), timeout_s)

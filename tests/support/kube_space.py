@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.support.kube import namespace
 from tests.support.kube_cluster import Cluster, await_true, is_ready
-from tests.support.kube_system import System
+from tests.support.kube_ours import OurSystem
 
 SETTLE_S = 90.0
 
@@ -20,7 +20,7 @@ SETTLE_S = 90.0
 class Space:
     """A namespace and what a test does in it."""
 
-    def __init__(self, cluster: Cluster, system: System) -> None:
+    def __init__(self, cluster: Cluster, system: OurSystem) -> None:
         self.cluster = cluster
         self.system = system
         self.name = namespace(cluster.server)

@@ -9,12 +9,11 @@ Owns processes, credentials and the nodes' CNI configuration. Must not know what
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import msgspec
 
@@ -23,23 +22,23 @@ from services.bus.config import SYSTEM_USER
 from services.standalone.natsconf import hub_config, leaf_config
 from services.standalone.system import LOOPBACK, complete_credentials
 from shared import settings, subjects
-from shared.contracts.attach import AttachFailed
-from shared.contracts.query import AttachmentView
 from tests.support.kube_cluster import Cluster, await_true
 from tests.support.kube_node import Node
+from tests.support.kube_ours import ADDRESSES_V4, ADDRESSES_V6, OurSystem
 from tests.support.kube_process import Program
 from tests.support.kube_question import Questions
 from tests.support.kube_workload import pool
 from tests.support.nats import BINARY as NATS_SERVER
 
 ROOT = Path(__file__).parents[2]
-ADDRESSES_V4, ADDRESSES_V6 = "10.232.100.1-10.232.103.250", "fd00:232::1:0-fd00:232::1:ffff"
 _CLIENTS, _LEAVES = 4222, 7422
 _CONFLIST = Path("/etc/cni/net.d/10-orbweaver.conflist")
 ALLOCATORS = 2
+CONTROLLER = "orbweaver-controller"
+"""The user that the controller is to the API server."""
 
 
-class System:
+class System(OurSystem):
     """`fake_time` gives nodes a wrong clock, in libfaketime's form (`+3600`), by node name: their agents and what they start see it."""
 
     def __init__(self, cluster: Cluster, *, fake_time: Mapping[str, str] | None = None) -> None:
@@ -89,34 +88,6 @@ class System:
         """How a tool connects; to ask the services of a node, name it."""
         prefix = subjects.tools_inbox(node) if node else subjects.inbox("tools")
         return msgspec.structs.replace(self._hub_bus("tools"), inbox_prefix=prefix)
-
-    def apply(self, *objects: Mapping[str, Any]) -> None:
-        documents = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
-        self.cluster.server.kubectl("apply", "-f", "-", stdin=json.dumps(documents))
-
-    def kill_sandbox(self, namespace: str, pod: str) -> None:
-        """The pod lives on: the kubelet makes it a new sandbox."""
-        for node in self.cluster.nodes:
-            for view in self.ask.attachments(node.name):
-                if (view.pod_namespace, view.pod_name, view.state) == (namespace, pod, "completed"):
-                    node.ctr("tasks", "kill", "--signal", "KILL", view.container_id)
-
-    def live(self) -> dict[str, tuple[AttachmentView, ...]]:
-        """What is attached on each node, by pod: `namespace/name`."""
-        found: dict[str, tuple[AttachmentView, ...]] = {}
-        for node in self.cluster.nodes:
-            for view in self.ask.attachments(node.name):
-                if view.state == "completed":
-                    key = f"{view.pod_namespace}/{view.pod_name}"
-                    found[key] = (*found.get(key, ()), view)
-        return found
-
-    def failures(self) -> list[str]:
-        """Every attach that failed since the start, as a sentence."""
-        failed = (event for event in self.ask.events() if isinstance(event, AttachFailed))
-        return [
-            f"{event.pod_namespace}/{event.pod_name} on {event.node}: {event.message}" for event in failed
-        ]
 
     def install_cni(self, parent: str = "eth1", *, multi_network: bool = True) -> None:
         """Shim, credential and network configuration on every node."""
@@ -204,8 +175,14 @@ class System:
             replica="controller-0",
             bus=self._hub_bus("controller"),
             source="kubernetes",
-            kubeconfig=str(self.cluster.server.kubeconfig),
+            kubeconfig=str(self._controller_kubeconfig()),
         )
+
+    def _controller_kubeconfig(self) -> Path:
+        """An identity of its own, so that the audit log tells its requests from the test's."""
+        server = self.cluster.server
+        server.pki.issue(CONTROLLER, CONTROLLER, groups=("system:masters",))
+        return server.write_kubeconfig(self.directory / "controller.kubeconfig", certificate=CONTROLLER)
 
     def _agent(self, node: Node) -> Program:
         config = settings.AgentSettings(
