@@ -20,6 +20,7 @@ from services.allocator.facts import Changes, Facts
 from services.allocator.hearing import Hearing
 from services.allocator.history import History
 from services.allocator.log import LeaseLog, LogLost
+from services.allocator.log_time import LogTime
 from services.allocator.state import State
 from services.allocator.waiting import Waiting
 from services.allocator.watch import Testimony, Watch
@@ -106,6 +107,7 @@ class Leader:
         telemetry: Telemetry,
         metrics: AllocatorMetrics,
         clock: Clock,
+        time: LogTime,
         history: History,
         watch: Watch,
     ) -> None:
@@ -116,6 +118,7 @@ class Leader:
         self._telemetry = telemetry
         self._metrics = metrics
         self._clock = clock
+        self._time = time
         self._history = history
         self._requests: Waiting[_Request] = Waiting()
         self._releases: deque[tuple[Message, Release]] = deque()
@@ -239,9 +242,9 @@ class Leader:
 
     async def _commit(self) -> None:
         now_ns = max(self.state.at_ns, self._clock.unix_ns())
-        self.state.wake(now_ns)
         events: list[LeaseEvent] = []
-        size_bytes = 0
+        size_bytes = self._apply(self._time.moved(now_ns, self._clock.monotonic_s()), events)
+        self.state.wake(now_ns)
         looked_at = 0
         while (
             self._changed_pods
@@ -451,12 +454,15 @@ class Leader:
             if parent is None:
                 continue
             request = answer.request
+            pod = self._facts.pods.get((request.command.pod_namespace, request.command.pod_name))
+            admission = pod.annotations.get(notes.TRACEPARENT, "") if pod is not None else ""
             context = self._telemetry.record(
                 "allocator.allocate",
                 parent,
                 request.arrived_ns,
                 ended_ns,
                 {"attempt": request.command.attempt},
+                link=extract({"traceparent": admission}) if admission else None,
             )
             self._telemetry.record("allocator.decide", context, request.arrived_ns, answer.decided_ns)
             self._telemetry.record("log.append", context, began_ns, ended_ns, {"events": events})

@@ -18,6 +18,7 @@ from services.allocator.history import History
 from services.allocator.lead import Election
 from services.allocator.leader import Leader
 from services.allocator.log import Fenced, LeaseLog, LogBroken, LogLost, LogRestarted
+from services.allocator.log_time import LogTime
 from services.allocator.mark import LogMark, MarkStore, mark_of
 from services.allocator.query import Queries
 from services.allocator.reading import LogReader
@@ -284,8 +285,13 @@ class Replica:
         lease_log = LeaseLog(self._bus, incarnation, state.term + 1, state.sequence, state.digest)
         now_ns = max(state.at_ns, self._clock.unix_ns())
         failpoint.hit("allocator.term.start")
-        record = await lease_log.append((TermStarted(replica=self._settings.replica),), now_ns)
+        monotonic_s = self._clock.monotonic_s()
+        time = LogTime(state.at_ns, monotonic_s)
+        began = (TermStarted(replica=self._settings.replica), *time.moved(now_ns, monotonic_s))
+        record = await lease_log.append(began, now_ns)
         failpoint.hit("allocator.term.started")
+        for event in began:
+            state.evolve(event)
         state.advance(record, lease_log.sequence, lease_log.digest)
         self._write_mark(state)
         leader = Leader(
@@ -296,6 +302,7 @@ class Replica:
             self._telemetry,
             self._metrics,
             self._clock,
+            time,
             self._history,
             self._watch,
         )
