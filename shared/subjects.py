@@ -179,11 +179,15 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
     message_ttl: bool = False
     max_bytes: int = -1
     """Beyond it the oldest go: what nodes tell freely must fill neither memory nor disk, which the lease log needs too."""
+    subject_max_messages: int = -1
+    """Beyond it a message of that subject is refused: nobody's may be dropped, and each node has a subject of its own."""
 
 
 LEASES = StreamSpec(name="LEASES", subjects=(LEASE_ALL,), durable=True, deny_delete=True)
 SNAPSHOTS = StreamSpec(name="SNAPSHOTS", subjects=(SNAPSHOT_ALL,), durable=True)
-RELEASES = StreamSpec(name="RELEASES", subjects=(RELEASE_ALL,), durable=True, work_queue=True)
+RELEASES = StreamSpec(
+    name="RELEASES", subjects=(RELEASE_ALL,), durable=True, work_queue=True, subject_max_messages=10_000
+)
 LEAD = StreamSpec(name="LEAD", subjects=(LEAD_ALL,), last_per_subject=True, message_ttl=True)
 """On disk: of three servers two may go at once, and a memory stream then has no leader until the last is back (tried, 2.15.1)."""
 FACTS = StreamSpec(name="FACTS", subjects=(FACTS_ALL,), last_per_subject=True, message_ttl=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import pytest
 
 from shared import subjects
 from shared.bus import (
+    ApiError,
     Bus,
     BusDenied,
     NoResponder,
@@ -131,5 +133,23 @@ def test_nothing_is_kept_for_a_server_that_is_away(fresh_nats_server: NatsServer
             await asyncio.sleep(0.01)
         assert await bus.append("orb.lease.i.1", b"new") == 1
         assert [message.data async for message in bus.read("LEASES")] == [b"new"]
+
+    connected(fresh_nats_server, body)
+
+
+def test_a_node_that_fills_the_queue_of_releases_fills_its_own_share(fresh_nats_server: NatsServer) -> None:
+    async def body(bus: Bus) -> None:
+        await bus.ensure_stream(msgspec.structs.replace(subjects.RELEASES, subject_max_messages=2))
+        for _ in range(2):
+            await bus.append(subjects.release("n1"), b"one")
+        with pytest.raises(ApiError, match="maximum messages per subject"):
+            await bus.append(subjects.release("n1"), b"one too many")
+        assert await bus.append(subjects.release("n2"), b"another's") == 3
+        work = await bus.work("RELEASES", "allocator")
+        (first, *_) = await work.take(10, 1.0)
+        await work.ack(first)
+        await bus.flush()
+        assert await bus.append(subjects.release("n1"), b"there is room again") == 4
+        await work.stop()
 
     connected(fresh_nats_server, body)
