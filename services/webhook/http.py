@@ -22,8 +22,8 @@ from starlette.routing import Route
 
 from services.webhook import review
 from services.webhook.lease import Leases, LeasesUnknownError
+from services.webhook.memory import FactMemory
 from shared.admission.rules import asks_leases
-from shared.admission.view import Objects
 from shared.telemetry import ActiveSpan, Telemetry, extract, inject
 from shared.telemetry.context import TRACEPARENT
 from shared.telemetry.metrics import WebhookMetrics
@@ -41,7 +41,7 @@ class ObjectView(Protocol):
     """What the server needs of the memory."""
 
     @property
-    def objects(self) -> Objects: ...
+    def memory(self) -> FactMemory: ...
 
     def not_ready(self) -> str:
         """Why nothing can be judged now; empty when it can."""
@@ -107,7 +107,9 @@ class AdmissionApp:
         reason = self._view.not_ready()
         if reason:
             return review.unread(verb, kind, request, reason, site)
-        objects = self._view.objects
+        memory = self._view.memory
+        memory.forget_expected(request.object, time.monotonic())
+        objects = memory.objects
         if verb == "validate" and asks_leases(request.operation, request.object, request.old_object, objects):
             try:
                 objects = objects.copy({request.name: await self._leases.of_pool(request.name)})
@@ -116,7 +118,15 @@ class AdmissionApp:
                     "the allocator does not tell which addresses are in use, so nothing can be taken away now"
                 )
                 return review.refused(request, 503, f"{sentence}: {error}")
-        return review.answer(verb, kind, request, objects, site)
+        answer = review.answer(verb, kind, request, objects, site)
+        if (
+            verb == "validate"
+            and answer["response"]["allowed"]
+            and not request.dry_run
+            and request.object is not None
+        ):
+            memory.expect(request.object, time.monotonic())
+        return answer
 
 
 def _traceparent(span: ActiveSpan) -> str:

@@ -81,6 +81,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     name: str = ""
     namespace: str = ""
     operation: str = ""
+    dry_run: bool = False
     object: Json | None = None
     old_object: Json | None = None
 

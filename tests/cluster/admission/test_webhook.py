@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -54,6 +55,21 @@ def test_what_only_the_webhook_sees_is_refused_with_every_cause(cluster: Cluster
     with pytest.raises(ApiError) as info:
         cluster.client.create(f"{OURS}/spiderippools", clash)
     assert (info.value.status, info.value.reason) == (422, "Invalid")
+
+
+def test_i00010_of_many_pools_at_once_that_exclude_each_other_one_is_made(cluster: Cluster) -> None:
+    def create(i: int) -> bool:
+        try:
+            cluster.client.create(
+                f"{OURS}/spiderippools", pool(f"same-{i}", "10.36.0.0/24", ips=["10.36.0.10"])
+            )
+        except ApiError as error:
+            assert "overlap with IPPool same-" in str(error)
+            return False
+        return True
+
+    with ThreadPoolExecutor(max_workers=20) as many:
+        assert sum(many.map(create, range(100))) == 1
 
 
 def test_a_terminating_pool_takes_no_changes_but_the_end(cluster: Cluster) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from services.webhook.memory import FactMemory
+from services.webhook.memory import EXPECTED_S, FactMemory
 from shared.contracts.facts import FactsSynced, ObjectFact, ObjectGone
 from tests.integration.webhook.conftest import Json, pool
 
@@ -66,3 +66,30 @@ def test_a_fact_that_is_no_json_is_told() -> None:
     broken = msgspec.structs.replace(fact(pool("a"), 1), object=b"{")
     with pytest.raises(ValueError, match="truncated"):
         FactMemory().apply(broken, 1)
+
+
+def test_what_was_let_in_counts_until_its_fact_comes_or_does_not() -> None:
+    memory = FactMemory()
+    memory.expect(pool("a"), 0.0)
+    assert memory.objects.pool("a") is not None
+    memory.forget_expected(pool("b"), EXPECTED_S - 0.1)
+    assert memory.objects.pool("a") is not None, "others are judged beside it"
+    memory.forget_expected(pool("b"), EXPECTED_S)
+    assert memory.objects.pool("a") is None, "something else refused it after us"
+
+
+def test_a_second_try_is_not_refused_for_the_first() -> None:
+    memory = FactMemory()
+    memory.expect(pool("a"), 0.0)
+    memory.forget_expected(pool("a"), 0.1)
+    assert memory.objects.pool("a") is None
+
+
+def test_an_update_that_did_not_happen_is_taken_back() -> None:
+    memory = FactMemory()
+    memory.objects.put(pool("a"))
+    memory.expect(pool("a", ips=["10.6.0.99"]), 0.0)
+    memory.expect(pool("a", ips=["10.6.0.98"]), 1.0)
+    memory.forget_expected(None, 1.0 + EXPECTED_S)
+    found = memory.objects.pool("a")
+    assert found is not None and found.spec.ips == ("10.6.0.10-10.6.0.20",)
