@@ -49,6 +49,7 @@ log = structlog.get_logger()
 RESYNC_S = 60.0
 """As Spiderpool's informers: so late a directory of CNI configurations that changed is noticed."""
 RETRY_S = 2.0
+LISTED_POLL_S = 0.05
 
 
 class Bridge:
@@ -106,7 +107,10 @@ class Bridge:
         return self._adopting.over
 
     async def run(self) -> None:
-        """For ever."""
+        """For ever. Nothing is written before everything was listed: what is not known yet would seem to be absent."""
+        while not self._told.synced:
+            await asyncio.sleep(LISTED_POLL_S)
+        self._look_at_all()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._writing.run(self._workers))
             group.create_task(self._resync())
@@ -121,15 +125,17 @@ class Bridge:
     def _mirror(self) -> Mirror | None:
         return self._mirroring.mirror if self._mirroring.ready else None
 
+    def _look_at_all(self) -> None:
+        for kind in (POOL, SUBNET, ENDPOINT, NETWORK, COORDINATOR):
+            for (namespace, name), _ in self._told.held(kind):
+                self._writing.add(kind, namespace, name)
+
     def _on_leases(self) -> None:
         mirror = self._mirroring.mirror
         if mirror is not self._mirrored:
             self._mirrored = mirror
             # what was written before, by whomever, may be about leases that are no more
-            for (namespace, name), _ in self._told.held(ENDPOINT):
-                self._writing.add(ENDPOINT, namespace, name)
-            for pool in self._typed.pools:
-                self._writing.add(POOL, "", pool)
+            self._look_at_all()
         pods, pools = mirror.changed()
         for namespace, name in pods:
             self._writing.add(ENDPOINT, namespace, name)

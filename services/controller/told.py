@@ -61,7 +61,9 @@ class Told(Mapping[ObjectKey, InForce]):
             if row is None or not row[0].facts:
                 self._strays.append(_gone(fact.kind, name, fact.uid, 0))
             else:
-                row[1].items[name] = Item(fact.uid, 0, fact.object, fact.version)
+                row[1].items[name] = item = Item(fact.uid, 0, fact.object, fact.version)
+                for listener in self._listeners:
+                    listener(row[0], Put(name, item))
 
     @property
     def synced(self) -> bool:

@@ -34,6 +34,7 @@ __all__ = ["api_server", "fresh_api_server", "fresh_nats_server"]
 
 CRDS = Path(__file__).parents[3] / "deploy" / "crds"
 OURS = "/apis/spiderpool.spidernet.io/v2beta1"
+LEASE = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/orbweaver-controller"
 WAIT_S = 40.0
 
 
@@ -77,6 +78,8 @@ def starting(
 ) -> Iterator[Callable[..., Service]]:
     """Starts a controller with settings of the test's; every one is killed at the end."""
     started: list[Service] = []
+    # a test's controllers are killed: theirs would have to expire
+    crds.client.delete(LEASE)
 
     def start(replica: str = "c1", **more: Any) -> Service:
         directory = tmp_path / replica

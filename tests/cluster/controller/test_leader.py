@@ -13,11 +13,9 @@ from shared.bus import BusError
 from shared.contracts.codec import encode
 from shared.contracts.facts import FACT, FactsTerm
 from shared.contracts.query import SERVICE_VIEW, QueryService, ServiceView
-from tests.cluster.controller.conftest import OURS, Reader, Starting, pool, reading, wait_for
+from tests.cluster.controller.conftest import LEASE, OURS, Reader, Starting, pool, reading, wait_for
 from tests.support.kube import ApiServer
 from tests.support.nats import NatsServer
-
-LEASE = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/orbweaver-controller"
 
 
 async def view(reader: Reader, replica: str) -> ServiceView | None:
@@ -47,7 +45,6 @@ async def term(reader: Reader) -> FactsTerm:
 def test_a_killed_leader_is_followed_and_a_graceful_one_at_once(
     crds: ApiServer, starting: Starting, fresh_nats_server: NatsServer
 ) -> None:
-    crds.client.delete(LEASE)
     services: dict[str, Any] = {replica: starting(replica) for replica in ("c1", "c2")}
 
     async def main() -> None:
@@ -78,7 +75,6 @@ def test_a_killed_leader_is_followed_and_a_graceful_one_at_once(
 def test_a_leader_that_was_stopped_and_wakes_up_late_tells_and_writes_nothing(
     crds: ApiServer, starting: Starting, fresh_nats_server: NatsServer
 ) -> None:
-    crds.client.delete(LEASE)
     services: dict[str, Any] = {replica: starting(replica) for replica in ("c1", "c2")}
 
     async def main() -> None:
@@ -101,7 +97,6 @@ def test_a_leader_that_was_stopped_and_wakes_up_late_tells_and_writes_nothing(
 def test_the_api_server_is_away_and_the_leader_stays(
     crds: ApiServer, starting: Starting, fresh_nats_server: NatsServer
 ) -> None:
-    crds.client.delete(LEASE)
     crds.client.create(f"{OURS}/spiderippools", pool("goes"))
     service = starting()
 

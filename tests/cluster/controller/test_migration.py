@@ -1,0 +1,139 @@
+"""A cluster that Spiderpool served: its records become leases before anything is given, and stay readable to it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from tests.cluster.controller.conftest import OURS, Starting, attach, pod, pool, reading, wait_for
+from tests.support.kube import ApiServer, namespace
+from tests.support.nats import NatsServer
+from tests.support.service import Service
+
+FINALIZER = "spiderpool.spidernet.io"
+
+
+def endpoint(made: dict[str, Any], address: str, of_pool: str) -> dict[str, Any]:
+    """As Spiderpool's agent writes it."""
+    meta = made["metadata"]
+    return {
+        "apiVersion": "spiderpool.spidernet.io/v2beta1",
+        "kind": "SpiderEndpoint",
+        "metadata": {
+            "name": meta["name"],
+            "namespace": meta["namespace"],
+            "finalizers": [FINALIZER],
+            "ownerReferences": [
+                {"apiVersion": "v1", "kind": "Pod", "name": meta["name"], "uid": meta["uid"]}
+            ],
+        },
+        "status": {
+            "current": {
+                "uid": meta["uid"],
+                "node": made["spec"]["nodeName"],
+                "ips": [
+                    {
+                        "interface": "eth0",
+                        "ipv4": f"{address}/16",
+                        "ipv4Pool": of_pool,
+                        "ipv4Gateway": "10.6.0.1",
+                        "cleanGateway": False,
+                        "vlan": 0,
+                    }
+                ],
+            },
+            "ownerControllerType": "Pod",
+            "ownerControllerName": meta["name"],
+        },
+    }
+
+
+def test_records_of_spiderpool_become_leases_and_stay_its_own(
+    crds: ApiServer, starting: Starting, allocator: Service, fresh_nats_server: NatsServer
+) -> None:
+    place = namespace(crds)
+    body = pool("rack", gateway="10.6.0.1")
+    body["metadata"]["finalizers"] = [FINALIZER]
+    crds.client.create(f"{OURS}/spiderippools", body)
+    pods = [
+        crds.client.create(f"/api/v1/namespaces/{place}/pods", pod(name)) for name in ("one", "two", "new")
+    ]
+    addresses = {"one": "10.6.0.13", "two": "10.6.0.10"}
+    records = {
+        address: {"pod": f"{place}/{name}", "podUid": made["metadata"]["uid"]}
+        for made in pods
+        if (address := addresses.get(name := made["metadata"]["name"]))
+    }
+    crds.client.request(
+        "PATCH",
+        f"{OURS}/spiderippools/rack/status",
+        {"status": {"allocatedIPs": json.dumps(records), "allocatedIPCount": 2, "totalIPCount": 10}},
+        content_type="application/merge-patch+json",
+    )
+    # of "two" only the pool knows: its endpoint was lost
+    crds.client.create(f"{OURS}/namespaces/{place}/spiderendpoints", endpoint(pods[0], "10.6.0.13", "rack"))
+    before = crds.client.get(f"{OURS}/namespaces/{place}/spiderendpoints/one")
+    starting(adopt=True)
+
+    def status() -> dict[str, Any]:
+        return crds.client.get(f"{OURS}/spiderippools/rack")["status"]
+
+    async def main() -> None:
+        async with reading(fresh_nats_server) as reader:
+            await reader.synced()
+            # what they had is theirs, whatever order they come in; a new pod gets another one
+            new = await attach(reader, pods[2], "rack")
+            assert new.address.partition("/")[0] == "10.6.0.11"
+            for made in pods[:2]:
+                grant = await attach(reader, made, "rack")
+                assert grant.address.partition("/")[0] == addresses[made["metadata"]["name"]]
+            await asyncio.to_thread(wait_for, lambda: status()["allocatedIPCount"] == 3)
+            told = json.loads(status()["allocatedIPs"])
+            expected = {**records, "10.6.0.11": {"pod": f"{place}/new", "podUid": pods[2]["metadata"]["uid"]}}
+            assert told == expected
+
+    asyncio.run(main())
+    after = crds.client.get(f"{OURS}/namespaces/{place}/spiderendpoints/one")
+    assert after["status"] == before["status"], "as Spiderpool wrote it: it can take over again"
+    endpoints = wait_for(
+        lambda: (
+            (found := crds.client.items(f"{OURS}/namespaces/{place}/spiderendpoints"))
+            and len(found) == 3
+            and found
+        )
+    )
+    by_name = {one["metadata"]["name"]: one["status"]["current"] for one in endpoints}
+    assert by_name["two"]["ips"][0]["ipv4"] == "10.6.0.10/16"
+    assert by_name["two"]["uid"] == pods[1]["metadata"]["uid"]
+
+
+def test_what_we_mirror_is_not_read_back(
+    crds: ApiServer, starting: Starting, allocator: Service, fresh_nats_server: NatsServer
+) -> None:
+    place = namespace(crds)
+    crds.client.create(f"{OURS}/spiderippools", pool("rack"))
+    made = crds.client.create(f"/api/v1/namespaces/{place}/pods", pod("one"))
+    service = starting(adopt=True)
+
+    async def main() -> None:
+        async with reading(fresh_nats_server) as reader:
+            await reader.synced()
+            await attach(reader, made, "rack")
+            strange = {"10.6.0.19": {"pod": f"{place}/strange", "podUid": "x"}}
+            crds.client.request(
+                "PATCH",
+                f"{OURS}/spiderippools/rack/status",
+                {"status": {"allocatedIPs": json.dumps(strange)}},
+                content_type="application/merge-patch+json",
+            )
+            await asyncio.to_thread(service.stop)
+            service.start()
+
+            def mended() -> bool:
+                text = crds.client.get(f"{OURS}/spiderippools/rack")["status"].get("allocatedIPs", "")
+                return "strange" not in text and f"{place}/one" in text
+
+            await asyncio.to_thread(wait_for, mended)
+
+    asyncio.run(main())
