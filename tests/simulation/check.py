@@ -25,6 +25,7 @@ from shared.contracts.lease import (
     AttachConfirmed,
     AttachmentDetached,
     LeasesAllocated,
+    LeasesInherited,
     LeasesRebound,
     LeasesReleased,
     LogRebuilt,
@@ -110,6 +111,8 @@ class Checker:
             state.evolve(event)
             if isinstance(event, LeasesAllocated | LeasesRebound | AttachConfirmed):
                 self._grant(event.owner)
+            elif isinstance(event, LeasesInherited):
+                self._grant(event.heir)
         state.advance(record, stored.sequence, digest(stored.data))
         self._records.append(stored.data)
         self.records += 1

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from services.allocator.audit import audit
+from services.allocator.state import Holding
 from shared import subjects
 from shared.audit import judge
 from shared.bus import Message
@@ -26,7 +27,7 @@ from tests.simulation.kernel import Wire
 from tests.simulation.kubelet import HELD_BACK_S, Kubelet
 from tests.simulation.loop import Scheduler, Stuck
 from tests.simulation.member import Agent, Allocator, Controller, Marks
-from tests.simulation.workload import NAMESPACE, NETWORK, Workload
+from tests.simulation.workload import NAMESPACE, NETWORK, STATEFUL_SET, STATEFUL_SLOTS, Workload
 
 COMMANDS_MIN = 500
 FAULTS_MIN = 10
@@ -194,6 +195,11 @@ class Cluster:
             self.controller.put("SpiderIPPool", "", name, {"metadata": {"name": name}, "spec": spec})
         for node in self.nodes:
             self.controller.put("Node", "", node, {"metadata": {"name": node}}, f"uid-{node}")
+        wanted = {
+            "metadata": {"name": STATEFUL_SET, "namespace": NAMESPACE},
+            "spec": {"replicas": STATEFUL_SLOTS},
+        }
+        self.controller.put("StatefulSet", NAMESPACE, STATEFUL_SET, wanted, "uid-db")
         link = {"master": ["eth1"], "ippools": {"ipv4": ["p4"], "ipv6": ["p6"]}}
         network = {
             "metadata": {"name": NETWORK, "namespace": NAMESPACE},
@@ -204,7 +210,18 @@ class Cluster:
     def too_many(self) -> bool:
         """More interfaces than the pool that all but those of other main plugins share has addresses."""
         wanted = sum(len(one.wanted) for one in self.kubelet.live.values() if one.form != "ipam")
-        return wanted > self.pool_size
+        return wanted + sum(len(one.interfaces) for one in self._kept_for_the_next()) > self.pool_size
+
+    def _kept_for_the_next(self) -> list[Holding]:
+        """What pods of the StatefulSet have left, whose successors are not there."""
+        holdings = self.checker.state.holdings
+        live = {one.owner for one in self.kubelet.live.values()}
+        there = {holdings[owner].name for owner in live if owner in holdings}
+        return [
+            one
+            for owner, one in holdings.items()
+            if owner not in live and one.name.startswith(f"{STATEFUL_SET}-") and one.name not in there
+        ]
 
     # the judgement
 
@@ -219,9 +236,9 @@ class Cluster:
         expected = {s.owner: s for s in kubelet.live.values()}
         for owner, holding in state.holdings.items():
             sandbox = expected.get(owner)
-            if sandbox is None:
+            if sandbox is None and not any(holding is one for one in self._kept_for_the_next()):
                 yield f"{owner} holds {sorted(holding.interfaces)} and is no more"
-            elif set(holding.interfaces) != set(sandbox.wanted):
+            elif sandbox is not None and set(holding.interfaces) != set(sandbox.wanted):
                 yield f"{owner} holds {sorted(holding.interfaces)}, not {sorted(sandbox.wanted)}"
         for sandbox in kubelet.live.values():
             yield from self._unsettled_sandbox(sandbox.owner, sandbox.netns, sandbox.attached)

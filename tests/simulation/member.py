@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 _BUS = BusSettings(servers=(), user="", password="", inbox_prefix="")
 _NO_SPAN = ActiveSpan(trace.INVALID_SPAN)
 RESTART_S = 0.5
+API_VERSIONS = {"Pod": "v1", "Node": "v1", "StatefulSet": "apps/v1"}
 SNAPSHOT_RECORDS = 40
 LOG_HISTORY_S = 20.0
 
@@ -231,7 +232,7 @@ class Controller(Member):
 
     def put(self, kind: str, namespace: str, name: str, manifest: dict[str, object], uid: str = "") -> None:
         self._version += 1
-        api_version = "v1" if kind in ("Pod", "Node") else "spiderpool.spidernet.io/v2beta1"
+        api_version = API_VERSIONS.get(kind, "spiderpool.spidernet.io/v2beta1")
         body = {"apiVersion": api_version, "kind": kind, **manifest}
         self._publish(
             ObjectFact(

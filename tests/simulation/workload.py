@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from tests.simulation.cluster import Cluster
 
 NAMESPACE = "shop"
+STATEFUL_SET = "db"
+STATEFUL_SLOTS = 3
+"""The first slots are the pods of a StatefulSet: all of one template, and the next of a name has the addresses of the one before."""
 NETWORK = "further"
 """The SpiderMultusConfig of every interface but the first, where one ADD attaches all."""
 
@@ -29,16 +32,29 @@ class Workload:
     async def pod(self, slot: int) -> None:
         """One name for ever: pod after pod of it."""
         cluster, random = self._cluster, self._random.random
-        name = f"web-{slot}"
+        owners: list[dict[str, object]] = []
+        name, form, count = f"web-{slot}", self._form(), self._count()
+        if slot < STATEFUL_SLOTS:
+            name = f"{STATEFUL_SET}-{slot}"
+            owners = [
+                {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": STATEFUL_SET, "controller": True}
+            ]
         await asyncio.sleep(random() * 2)
         while not self._kubelet.resting:
             self._kubelet.busy += 1
             uid = f"uid-{slot}-{self._kubelet.shim.next()}"
             node = cluster.nodes[int(random() * len(cluster.nodes))]
-            form, count = self._form(), 1 + int(random() ** 2 * 3.99)
+            if not owners:
+                form, count = self._form(), self._count()
             annotations = {NETWORKS: ", ".join([NETWORK] * (count - 1))} if form == "native" else {}
             manifest: dict[str, object] = {
-                "metadata": {"name": name, "namespace": NAMESPACE, "uid": uid, "annotations": annotations},
+                "metadata": {
+                    "name": name,
+                    "namespace": NAMESPACE,
+                    "uid": uid,
+                    "annotations": annotations,
+                    "ownerReferences": owners,
+                },
                 "spec": {"nodeName": node},
                 "status": {"phase": "Running"},
             }
@@ -56,6 +72,9 @@ class Workload:
     def _form(self) -> Form:
         r = self._random.random()
         return "multus" if r < 0.5 else "native" if r < 0.85 else "ipam"
+
+    def _count(self) -> int:
+        return 1 + int(self._random.random() ** 2 * 3.99)
 
     async def _appear_late(self, name: str, manifest: dict[str, object], uid: str) -> None:
         await asyncio.sleep(self._random.random() * 2)
