@@ -75,6 +75,12 @@ POINTS: Mapping[str, Point] = MappingProxyType(
         "allocator.mark.written": Point("the mark outside the stream is replaced"),
         "allocator.snapshot.chunk": Point("one chunk of a snapshot is stored, it has no manifest"),
         "allocator.snapshot.manifest": Point("a snapshot is whole, older ones are not yet dropped"),
+        "allocator.rebuild.merged": Point("a lost log's index is rebuilt in memory, nothing of it is stored"),
+        "allocator.rebuild.stored": Point("the rebuilt index is stored, the new log has no record"),
+        "allocator.rebuild.begun": Point("the new log has its first record, the mark knows the old one"),
+        "allocator.rebuild.purged": Point(
+            "what was left of the old log is gone, no node is told of the new one"
+        ),
         "controller.fact.publish": Point("a fact is about to be published", drops=True),
         "controller.fact.published": Point("a fact is in the stream, the controller has not noted it"),
         "controller.synced": Point("all facts of a full list are published, the mark `synced` is not"),

@@ -21,7 +21,7 @@ from services.allocator.picture import Picture
 from services.allocator.rebuild import STEP_ITEMS, Merged, merging
 from services.allocator.state import State
 from services.allocator.watch import Testimony, Watch
-from shared import limits, subjects
+from shared import failpoint, limits, subjects
 from shared.bus import Bus
 from shared.clock import Clock
 from shared.contracts.codec import encode
@@ -165,13 +165,17 @@ class Recovery:
         state.evolve(began)
         state.recent.clear()
         state.advance(record, last + 1, digest(encode(record)))
+        failpoint.hit("allocator.rebuild.merged")
         await snapshot.store(self._bus, Picture(state.snapshot()))
+        failpoint.hit("allocator.rebuild.stored")
         lease_log = LeaseLog(self._bus, self._incarnation, record.term, last, b"")
         await lease_log.append(record.events, now_ns)
         if (lease_log.sequence, lease_log.digest) != (state.sequence, state.digest):
             raise LogBroken(f"the first record of log {self._incarnation} is not the one that was meant")
+        failpoint.hit("allocator.rebuild.begun")
         self._marks.write(mark_of(state))
         await self._bus.purge("LEASES", up_to_sequence=state.sequence)
+        failpoint.hit("allocator.rebuild.purged")
         await snapshot.drop_others(self._bus, self._incarnation)
         for node in self._told:
             adopt = encode(Adopt(question=self._incarnation, mark=state.mark))

@@ -179,7 +179,9 @@ def passes(name: str) -> tuple[int, ...]:
     return (1,) if middle == 1 else (1, middle)
 
 
-ALONE = tuple(alone(name, n) for name in POINTS for n in passes(name)) if ALL else ()
+OF_LOSS = {name for name in POINTS if name.startswith("allocator.rebuild.")}
+"""Passed where the store is lost: tests/integration/loss/test_rebuild.py."""
+ALONE = tuple(alone(name, n) for name in POINTS if name not in OF_LOSS for n in passes(name)) if ALL else ()
 
 
 def test_each_point_kills_once_in_the_plain_run() -> None:
@@ -191,7 +193,7 @@ def test_each_point_kills_once_in_the_plain_run() -> None:
         for text in lives
         for armed in parse(text)
     }
-    assert named == set(POINTS)
+    assert named | OF_LOSS == set(POINTS)
 
 
 @pytest.mark.parametrize("played", (*TOGETHER, LOST, *ALONE), ids=lambda played: played.name)
