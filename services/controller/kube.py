@@ -23,7 +23,8 @@ USER_AGENT = "orbweaver-controller"
 REQUEST_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 5.0
 WATCH_SILENCE_S = 100.0
-"""A watch is told bookmarks about once a minute: one that is silent for longer hangs."""
+"""A watch is told bookmarks about once a minute, unless nothing of the kind ever changes (etcd 3.4 reports no progress then): one that
+is silent for longer may hang, so it is opened anew; a server that hangs does not take it up."""
 CONNECTIONS_MAX = 64
 LINE_MAX_BYTES = 8 << 20
 _APPLY = "application/apply-patch+yaml"
@@ -109,7 +110,7 @@ class KubeClient:
         return await self._exchange("DELETE", path, None, {"preconditions": {"uid": uid}})
 
     async def watch(self, path: str, query: Mapping[str, str], timeout_s: float) -> AsyncGenerator[bytes]:
-        """The lines of a watch, until the server ends it in order."""
+        """The lines of a watch, until the server ends it in order or has been silent for long."""
         whole = {
             **query,
             "watch": "true",
@@ -133,7 +134,9 @@ class KubeClient:
                         yield line
                 if len(rest) > LINE_MAX_BYTES:
                     raise KubeAway(f"{path}: a line of more than {LINE_MAX_BYTES} bytes")
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except TimeoutError:
+            return
+        except (aiohttp.ClientError, OSError) as error:
             raise KubeAway(f"{path}: {_sentence(error)}") from None
         finally:
             response.close()
