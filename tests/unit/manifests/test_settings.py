@@ -133,3 +133,31 @@ def test_durations() -> None:
     assert duration_s("500ms") == 0.5
     for bad in ("", "5", "s", "5 s", "1m!", "-5s"):
         assert duration_s(bad) is None
+
+
+def test_the_switches_of_garbage_collection() -> None:
+    text = "gc: {enabled: false, gcAll: {intervalInSecond: 30}, gcDeletingTimeOutPodDelay: 5, statelessPod: {zombieOnNotReadyNode: false, enableGcRunningPodOnEmptyPodStatusIPs: true}}"
+    settings = parse(text)
+    assert isinstance(settings, Settings)
+    gc = settings.gc
+    assert (gc.enabled, gc.gc_all.interval_in_second, gc.gc_deleting_time_out_pod_delay) == (False, 30, 5)
+    assert (gc.stateless_pod.zombie_on_ready_node, gc.stateless_pod.zombie_on_not_ready_node) == (True, False)
+    assert gc.stateless_pod.enable_gc_running_pod_on_empty_pod_status_ips
+    assert (
+        Settings().gc.enabled
+        and not Settings().gc.stateless_pod.enable_gc_running_pod_on_empty_pod_status_ips
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("gc: {enabled: sometimes}", "gc.enabled"),
+        ("gc: {gcAll: {intervalInSecond: 0}}", "gc.gcAll.intervalInSecond"),
+        ("gc: {gcDeletingTimeOutPodDelay: -1}", "gc.gcDeletingTimeOutPodDelay"),
+    ],
+)
+def test_wrong_switches_of_garbage_collection_name_their_field(text: str, field: str) -> None:
+    answer = parse(text)
+    assert isinstance(answer, Invalid)
+    assert field in answer.message
