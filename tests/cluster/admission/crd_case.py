@@ -281,7 +281,7 @@ def places(
         for key, member in schema.get("properties", {}).items():
             if key in value:
                 yield from places(member, value[key], (*at, key))
-    elif isinstance(value, list) and value:
+    elif isinstance(value, list) and value and "items" in schema:
         yield from places(schema["items"], value[0], (*at, 0))
 
 

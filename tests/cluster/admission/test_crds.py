@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -9,19 +10,24 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from deploy.generate import HERE
 from shared.admission.rules import mutate, validate
 from shared.admission.view import Objects
+from shared.manifests.crd.definition import definitions
 from shared.manifests.kinds import BY_KIND
+from tests.cluster.admission.conftest import eventually
 from tests.cluster.admission.crd_case import (
     ACCEPTED,
     BASES,
     CEL_CASES,
+    DELETE,
     Case,
     Json,
     path_of,
     places,
+    put,
     schema_of,
     violations,
 )
@@ -322,3 +328,72 @@ def test_the_api_server_takes_whatever_admission_takes(client: Client, raw: Json
         and set(raw["metadata"]) == {"name"}
     ):
         _agree(client, raw)
+
+
+_ODD = st.sampled_from(
+    [0, -1, 1, 4, 6, 7, 4095, 1 << 31, "", "a", "eth0", "10.6.0.1", "172.18.40.3", "172.18.40.9-172.18.40.1", "fd00::1",
+     "fd00::/64", "10.0.0.0/8", "FD00::/64", "auto", "manual", "x/y", "a b", "*", "a[", True, False, None, [], {}, ["a"], ["a", "b"]]
+)  # fmt: skip
+
+
+@st.composite
+def _spoilt(draw: st.DrawFn) -> Json:
+    """An object with every member of its kind, of which a few are gone or something else now."""
+    raw = copy.deepcopy(BASES[draw(st.sampled_from(sorted(BASES)))])
+    for _ in range(draw(st.integers(1, 3))):
+        spots = [at for _, at in places(schema_of(raw["kind"]), raw) if len(at) > 1 and at[0] == "spec"]
+        if not spots:
+            break
+        at = draw(st.sampled_from(spots))
+        put(raw, at, DELETE if draw(st.booleans()) else draw(_ODD))
+    return raw
+
+
+@_EXAMPLES
+@given(_spoilt())
+def test_the_api_server_takes_every_spoilt_object_that_admission_takes(client: Client, raw: Json) -> None:
+    if raw["kind"] != "SpiderEndpoint":
+        _agree(client, raw)
+
+
+def test_what_spiderpool_stored_and_breaks_a_rule_of_ours_stays_usable(fresh_api_server: ApiServer) -> None:
+    """Their schema knew less. Status, finalizers and labels go on; the member itself must be mended when the spec changes."""
+    client = fresh_api_server.client
+    theirs = copy.deepcopy(definitions()["spiderippools.spiderpool.spidernet.io"])
+    version = theirs["spec"]["versions"][0]
+    version["schema"]["openAPIV3Schema"]["properties"]["spec"] = {
+        "type": "object",
+        "x-kubernetes-preserve-unknown-fields": True,
+    }
+    crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    client.create(crds, theirs)
+    fresh_api_server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+    path = f"{GROUP}/spiderippools/old"
+    spec = {"subnet": "10.6.0.0/24", "ipVersion": 4, "ips": ["10.7.0.1"], "gateway": "10.7.0.2"}
+    raw = {
+        **BASES["SpiderIPPool"],
+        "metadata": {"name": "old", "finalizers": ["spiderpool.spidernet.io"]},
+        "spec": spec,
+    }
+    eventually(lambda: client.create(f"{GROUP}/spiderippools", raw), "their pool is stored")
+
+    fresh_api_server.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(HERE / "crds"))
+
+    def refuses_new() -> bool:
+        try:
+            client.request(
+                "POST", f"{GROUP}/spiderippools", {**raw, "metadata": {"name": "b"}}, query={"dryRun": "All"}
+            )
+        except ApiError as error:
+            return error.status == 422
+        return False
+
+    eventually(refuses_new, "our rules hold for new pools")
+    stored = client.get(path)
+    client.replace(f"{path}/status", {**stored, "status": {"allocatedIPCount": 1, "totalIPCount": 1}})
+    client.patch(path, {"metadata": {"labels": {"a": "b"}, "finalizers": None}})
+    with pytest.raises(ApiError, match="not match base subnet"):
+        client.patch(path, {"spec": {"disable": True}})
+    client.patch(path, {"spec": {"disable": True, "ips": ["10.6.0.1"], "gateway": "10.6.0.2"}})
+    client.delete(path)
+    assert not client.exists(path)
