@@ -235,8 +235,9 @@ class Replica:
                         return await self._rebuild(str(error))
                     log.warning("the log is read again before it counts as lost", error=str(error))
                     continue
-                self.reason = f"{error}; the index is rebuilt by the replica that leads"
-                log.error("log lost", error=str(error))
+                told, self.reason = self.reason, f"{error}; the index is rebuilt by the replica that leads"
+                if told != self.reason:
+                    log.error("log lost", error=str(error))
             if not election.leads:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_AGAIN_S):

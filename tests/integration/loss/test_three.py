@@ -47,8 +47,8 @@ async def _all_wiped(servers: NatsCluster, replicas: Replicas, allocators: str) 
         if allocators == "forget":
             replicas.start("a1", "a2")
         # a cluster without disks elects everything anew
-        await cluster.until(lambda: _facts(cluster), within_s=60.0)
-        fresh = await cluster.until(lambda: _allocated(cluster), within_s=60.0)
+        await cluster.until(lambda: _facts(cluster), within_s=120.0)
+        fresh = await cluster.until(lambda: _allocated(cluster), within_s=120.0)
         assert fresh.mark.incarnation != reply.mark.incarnation
         taken = {address for one in node.claims for address in one.addresses}
         assert not taken & {grant.address for grant in fresh.grants}
