@@ -6,6 +6,7 @@ The composition root: owns which parts are put together. Must not know what they
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import sys
 import uuid
@@ -13,6 +14,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from services.controller.app import App
+from services.controller.defaults import default_objects
 from services.controller.leases import AllocatorLeases
 from services.controller.replica import Alone, Replica
 from services.controller.rules import AdmissionRules
@@ -49,6 +51,7 @@ async def opening_cluster(
     from services.controller.kube import KubeClient
 
     dice = random.random
+    default_objects(os.environ, "")  # a mistake in them is told at the start
     client = await KubeClient.open(settings.kubeconfig)
     try:
         namespace, _, name = settings.cilium_config.partition("/")
@@ -72,8 +75,9 @@ async def opening_cluster(
             leads=lambda: election.leads,
             dice=dice,
             metrics=metrics,
-            published=lambda: app.published(),
+            published=lambda: 0 if source.told.waiting else app.published(),
             may_sync=source.wake,
+            environment=os.environ,
         )
         app = App(settings, bus, source, telemetry, may_sync=lambda: bridge.may_sync, more_facts=bridge.facts)
         yield Replica(bus, settings.replica, app, election, others=(bridge.run,))

@@ -51,6 +51,7 @@ STREAMS = (subjects.FACTS, subjects.ATTACH, subjects.INVENTORY, subjects.SPANS)
 """Those that the controller makes and asserts; the allocator has the others."""
 WINDOW = 128
 """Appends in flight: they leave in order on one connection, so the stream has them in order."""
+OUTBOX_MAX = 4096
 COLLECT_S = 1.0
 LOOK_STALE_S = 10.0
 """A look at the source older than this is told: what is in force may no longer be what the user wrote."""
@@ -219,7 +220,9 @@ class App:
                 raise
 
     async def _refresh_and_publish(self, again: bool) -> None:
-        self._outbox.extend(await self._source.refresh(again=again))
+        if len(self._outbox) < OUTBOX_MAX:
+            # what comes while the bus is away waits in the source, the last of each object
+            self._outbox.extend(await self._source.refresh(again=again))
         self._looked_at_s = time.monotonic()
         if self._stream_in_doubt:
             await self._tell_what_is_missing()

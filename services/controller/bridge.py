@@ -13,9 +13,11 @@ from typing import Any
 import structlog
 
 from services.controller.adoption import Adopting
-from services.controller.coordinator_writer import CoordinatorWriter
+from services.controller.coordinator_writer import CoordinatorWriter, first_network
+from services.controller.defaults import default_objects
 from services.controller.event import Notable, of_attach, of_disagreement
 from services.controller.event_writer import EVENT, EventWriter
+from services.controller.founding import found
 from services.controller.ipam_writer import EndpointWriter, PoolWriter, SubnetWriter
 from services.controller.kube import KubeClient
 from services.controller.leases import AllocatorLeases
@@ -64,9 +66,13 @@ class Bridge:
         metrics: KubernetesMetrics,
         published: Callable[[], int],
         may_sync: Callable[[], None],
+        environment: Mapping[str, str],
     ) -> None:
-        """`published` is the sequence of FACTS once all that was listed is told; `may_sync` is called when it may be said so."""
+        """`environment` names the objects to begin with. `published` is the sequence of FACTS once all that was listed is told; `may_sync` is called when it may be said so."""
         self._settings = settings
+        self._environment = environment
+        self._client = client
+        self._leads = leads
         self._bus = bus
         self._told = told
         self._typed = Typed(told)
@@ -114,6 +120,7 @@ class Bridge:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._writing.run(self._workers))
             group.create_task(self._resync())
+            group.create_task(self._found())
             group.create_task(self._follow(ATTACH, self._take_attach))
             group.create_task(self._follow(DISAGREEMENTS, self._take_disagreement))
             if self._settings.adopt:
@@ -121,6 +128,12 @@ class Bridge:
             else:
                 self._adopting.skip()
             group.create_task(self._mirroring.run())
+
+    async def _found(self) -> None:
+        directory = Path(self._settings.cni_config_dir)
+        network = await asyncio.to_thread(first_network, directory)
+        objects = default_objects(self._environment, network or "")
+        await found(self._client, objects, self._leads)
 
     def _mirror(self) -> Mirror | None:
         return self._mirroring.mirror if self._mirroring.ready else None

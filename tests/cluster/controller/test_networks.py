@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.cluster.controller.conftest import OURS, Starting, wait_for
+import pytest
+
+from tests.cluster.controller.conftest import OURS, Starting, pool, wait_for
 from tests.support.kube import ApiServer, namespace
 from tests.support.kube_client import ApiError
 
@@ -151,3 +153,24 @@ def test_the_coordinator_tells_the_clusters_cidrs_and_follows_them(
             "/apis/networking.k8s.io/v1/servicecidrs/second", {"metadata": {"finalizers": None}}
         )
         crds.client.delete("/apis/networking.k8s.io/v1/servicecidrs/second")
+
+
+def test_an_installation_begins_with_its_default_objects_and_leaves_those_that_are_there(
+    crds: ApiServer, starting: Starting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = pool("default-v4-ippool", ips=("10.6.0.5",))
+    crds.client.create(f"{OURS}/spiderippools", there)
+    for name, value in {
+        "DEFAULT_COORDINATOR_NAME": "default",
+        "DEFAULT_IPV4_IPPOOL_NAME": "default-v4-ippool",
+        "DEFAULT_IPV4_IPPOOL_SUBNET": "10.7.0.0/16",
+        "DEFAULT_IPV6_IPPOOL_NAME": "default-v6-ippool",
+        "DEFAULT_IPV6_IPPOOL_SUBNET": "fd00:7::/64",
+        "DEFAULT_IPV6_IPPOOL_IPRANGES": '["fd00:7::10-fd00:7::20"]',
+    }.items():
+        monkeypatch.setenv(f"SPIDERPOOL_INIT_{name}", value)
+    starting()
+    made = wait_for(lambda: found(crds, f"{OURS}/spiderippools/default-v6-ippool"))
+    assert made["spec"]["default"] is True
+    assert found(crds, f"{OURS}/spidercoordinators/default")
+    assert found(crds, f"{OURS}/spiderippools/default-v4-ippool")["spec"]["ips"] == ["10.6.0.5"]
