@@ -43,7 +43,7 @@ TOGETHER = (
         name="call",
         add=Storm(arms={N1: ("agent.call.taken:20",), N2: ("agent.intent.journaled:20",)}),
         end=Storm(
-            arms={N1: ("agent.journal.releasing:20", "agent.repair:3"), N2: ("agent.kernel.link.delete:20",)}
+            arms={N1: ("agent.journal.releasing:20", "agent.repair"), N2: ("agent.kernel.link.delete:20",)}
         ),
     ),
     Round(
