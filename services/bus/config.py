@@ -13,7 +13,7 @@ A nats-server configuration may be written as JSON, so a configuration here is o
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from shared.subjects import (
@@ -69,8 +69,15 @@ def key_login(public: str) -> Config:
     return {"nkey": public}
 
 
-def hub_accounts(*, users: Mapping[str, str], system: str, links: Mapping[str, Sequence[Config]]) -> Config:
+def hub_accounts(
+    *,
+    users: Mapping[str, str],
+    system: str,
+    links: Mapping[str, Sequence[Config]],
+    heard: Collection[str] | None = None,
+) -> Config:
     """The hub's accounts: passwords of its identities and of the system account's user, and for each node how its link may log in.
+    `heard` are the nodes whose questions already reach the services, all if not given.
 
     No user may both be a client and open a leaf link: a link's permissions are judged for links only.
     """
@@ -82,7 +89,11 @@ def hub_accounts(*, users: Mapping[str, str], system: str, links: Mapping[str, S
     system_user = {"user": SYSTEM_USER, "password": system, "allowed_connection_types": ["STANDARD"]}
     return {
         "accounts": {
-            ACCOUNT: {"jetstream": "enabled", "users": services, **_services_side(nodes)},
+            ACCOUNT: {
+                "jetstream": "enabled",
+                "users": services,
+                **_services_side(nodes, nodes if heard is None else heard),
+            },
             **{node_account(node): _node_side(node, logins) for node, logins in links.items()},
             SYSTEM_ACCOUNT: {"users": [system_user]},
         },
@@ -110,7 +121,7 @@ def leaf_remote(urls: Sequence[str], **login: Any) -> Config:
     }
 
 
-def _services_side(nodes: tuple[str, ...]) -> Config:
+def _services_side(nodes: Collection[str], heard: Collection[str]) -> Config:
     """What the account of the services takes from the nodes' accounts and gives to them; the mirror of `_node_side`."""
     allowed: dict[tuple[str, str], list[str]] = {}
     imports: list[Config] = []
@@ -121,7 +132,7 @@ def _services_side(nodes: tuple[str, ...]) -> Config:
         for subject in link.publish:
             if _is_stored(subject):
                 allowed.setdefault(("service", subject), []).append(account)
-            else:
+            elif node in heard:
                 imports.append({"stream": {"account": account, "subject": subject}})
     exports = [{kind: subject, "accounts": accounts} for (kind, subject), accounts in allowed.items()]
     return {"exports": exports, "imports": imports}

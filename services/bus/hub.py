@@ -36,7 +36,7 @@ from services.bus.settings import (
     HubSettings,
 )
 from services.bus.vault import HubState, Vault, peers_of
-from shared.bus import Bus, BusError, StreamMessage
+from shared.bus import Bus, BusError, StreamMessage, StreamMissing
 from shared.contracts.codec import MessageError
 from shared.contracts.facts import FACT, ObjectFact, ObjectGone
 from shared.settings import BusSettings
@@ -51,10 +51,17 @@ _NODE_FACTS = "orb.facts.Node._.*"
 _LOOK_S = 0.2
 _AGAIN_S = 2.0
 _LINKS_LOOK_S = 10.0
+_APART_S = 2.0
+"""Servers hear of a node and reload within this of each other."""
 
 
 class Hub:
-    """`nodes` are those that may link. `changed` is set when the configuration is no longer what it should be."""
+    """`nodes` are those that may link; `heard` are those whose questions reach the services too.
+
+    A server of a cluster drops what another tells it of an account that it does not know yet, and never hears of it again (nats-server
+    2.15.1, #8560). And a service that an account imports which came by a reload works from the next reload on only (2.15.1). So a new node
+    has its account at once, and is heard some seconds later, when every server has the account: in a reload of its own.
+    """
 
     def __init__(self, settings: HubSettings, state: HubState, peers: dict[str, str]) -> None:
         self._settings = settings
@@ -65,6 +72,11 @@ class Hub:
         self.nodes: set[str] = set()
         if self._known_nodes.is_file():
             self.nodes = msgspec.json.decode(self._known_nodes.read_bytes(), type=set[str])
+        self.heard: frozenset[str] = frozenset(self.nodes)
+        self.facts_read = asyncio.Event()
+        """All that the stream had at our start was read."""
+        self.first = False
+        """There was no stream of facts at our start: nobody can have told anything of nodes before us."""
         self._publics: dict[tuple[str, int], str] = {}
 
     @property
@@ -104,7 +116,12 @@ class Hub:
                 "sync_interval": "always",
             },
             "leafnodes": {"listen": f"{host}:{LEAFNODES_PORT}", "tls": certificates},
-            **hub_accounts(users=self._state.users, system=self._state.system, links=self._links(epoch)),
+            **hub_accounts(
+                users=self._state.users,
+                system=self._state.system,
+                links=self._links(epoch),
+                heard=self.heard,
+            ),
         }
         if self._settings.servers > 1:
             login = f"routes:{quote(self._state.routes, safe='')}"
@@ -267,10 +284,14 @@ async def _learn(hub: Hub) -> None:
             bus = await Bus.connect(hub.bus(ROSTER), f"hub {ROSTER}")
             try:
                 follow = await bus.follow("FACTS", take, subject_filter=_NODE_FACTS, last_per_subject=True)
+                await follow.caught_up()
+                hub.facts_read.set()
                 await bus.closed.wait()
                 await follow.stop()
             finally:
                 await bus.close()
+        except StreamMissing:
+            hub.first = hub.first or not hub.facts_read.is_set()
         except BusError as error:
             log.debug("facts are awaited", error=str(error))
         await asyncio.sleep(_AGAIN_S)
@@ -278,26 +299,61 @@ async def _learn(hub: Hub) -> None:
 
 async def _keep(hub: Hub, server: Server, context: ssl.SSLContext, settings: HubSettings) -> None:
     """Brings the server to what it should be, for ever. What goes wrong once is tried again: the server runs on."""
-    done: Any = None
-    links = Links(settings.monitor_port, hub.bus(SYSTEM_USER))
-    look_at = 0.0
+    keeping = _Keeping(hub, server, context, settings)
     while True:
         await asyncio.sleep(_LOOK_S)
         try:
-            hub.look_for_peers()
-            epoch = epoch_at(time.time(), settings.epoch_s)
-            wanted = (frozenset(hub.nodes), epoch, tuple(sorted(hub.peers.items())), certificate.now().date())
-            if wanted != done:
-                if await asyncio.to_thread(hub.write, epoch):
-                    hub.load(context)
-                    server.reload()
-                    log.info("configuration", nodes=len(hub.nodes), epoch=epoch, servers=len(hub.peers))
-                done = wanted
-                look_at = time.monotonic() + _AGAIN_S
-            if time.monotonic() >= look_at:
-                look_at = time.monotonic() + min(_LINKS_LOOK_S, settings.epoch_s / 4)
-                if found := await asyncio.to_thread(links.look, hub.accounts, epoch):
-                    await links.cut(found)
+            await keeping.look()
         except OSError as error:
             log.warning("the server could not be brought to what it should be", error=str(error))
             await asyncio.sleep(_AGAIN_S)
+
+
+class _Keeping:
+    """What was put into force when, and which links and other servers were seen."""
+
+    def __init__(self, hub: Hub, server: Server, context: ssl.SSLContext, settings: HubSettings) -> None:
+        self._hub, self._server, self._context, self._settings = hub, server, context, settings
+        self._links = Links(settings.monitor_port, hub.bus(SYSTEM_USER))
+        self._known = dict.fromkeys(hub.nodes, float("-inf"))
+        self._done: Any = None
+        self._joining = settings.servers > 1
+        self._at_start = frozenset(hub.nodes)
+        self._look_at = time.monotonic() + _AGAIN_S
+
+    async def look(self) -> None:
+        hub, now = self._hub, time.monotonic()
+        epoch = epoch_at(time.time(), self._settings.epoch_s)
+        hub.look_for_peers()
+        nodes = frozenset(hub.nodes)
+        self._known = {node: self._known.get(node, now) for node in nodes}
+        hub.heard = frozenset(node for node, since in self._known.items() if now - since >= _APART_S)
+        wanted = (nodes, hub.heard, epoch, tuple(sorted(hub.peers.items())), certificate.now().date())
+        if self._joining and (hub.facts_read.is_set() or hub.first):
+            self._joining = False
+            if not hub.first and not nodes <= self._at_start:
+                await self._start_with(nodes, epoch)
+                return
+        if wanted != self._done:
+            if await asyncio.to_thread(hub.write, epoch):
+                hub.load(self._context)
+                self._server.reload()
+                log.info("configuration", nodes=len(nodes), heard=len(hub.heard), epoch=epoch)
+            self._done = wanted
+        if now >= self._look_at:
+            self._look_at = now + min(_LINKS_LOOK_S, self._settings.epoch_s / 4)
+            await self._look_at_links(epoch)
+
+    async def _start_with(self, nodes: frozenset[str], epoch: int) -> None:
+        """Nodes came while this server was away, and the others told it of their accounts before it knew these."""
+        hub = self._hub
+        self._known = dict.fromkeys(nodes, float("-inf"))
+        hub.heard = nodes
+        await asyncio.to_thread(hub.write, epoch)
+        hub.load(self._context)
+        await self._server.start_anew()
+        log.info("the server starts with the nodes that came while it was away", nodes=len(nodes))
+
+    async def _look_at_links(self, epoch: int) -> None:
+        if found := await asyncio.to_thread(self._links.look, self._hub.accounts, epoch):
+            await self._links.cut(found)

@@ -17,6 +17,7 @@ from shared.settings import BusSettings
 
 log = structlog.get_logger()
 
+
 _TIMEOUT_S = 5.0
 
 

@@ -40,25 +40,39 @@ def replace(path: Path, content: str | bytes) -> bool:
 class Server:
     """One nats-server. `ended` is awaited by whoever keeps it: our process has no reason to live longer."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, config: Path, process: asyncio.subprocess.Process) -> None:
+        self._config = config
         self._process = process
+        self._anew = asyncio.Lock()
 
     @classmethod
     async def start(cls, config: Path) -> Server:
-        # In a session of its own: a signal for our process group must not end it before we ask it to.
-        return cls(
-            await asyncio.create_subprocess_exec(binary(), "--config", str(config), start_new_session=True)
-        )
+        return cls(config, await _run(config))
+
+    async def start_anew(self) -> None:
+        """Another process with the configuration as it is now."""
+        async with self._anew:
+            await self.stop(gently=False)
+            self._process = await _run(self._config)
 
     def reload(self) -> None:
         """What it refuses of a new configuration it says in its log and stays as it is."""
         self._process.send_signal(signal.SIGHUP)
 
     async def ended(self) -> int:
-        return await self._process.wait()
+        while True:
+            code = await self._process.wait()
+            async with self._anew:
+                if self._process.returncode is not None:
+                    return code
 
     async def stop(self, *, gently: bool) -> None:
         """`gently` hands over the leadership of its streams first and lets clients go one by one (lame duck mode)."""
         if self._process.returncode is None:
             self._process.send_signal(signal.SIGUSR2 if gently else signal.SIGTERM)
             await self._process.wait()
+
+
+async def _run(config: Path) -> asyncio.subprocess.Process:
+    # In a session of its own: a signal for our process group must not end it before we ask it to.
+    return await asyncio.create_subprocess_exec(binary(), "--config", str(config), start_new_session=True)

@@ -144,6 +144,12 @@ class Site:
             (folder / key).write_text(value)
         return folder
 
+    def _peer(self, folder: Path, number: int) -> Path:
+        folder.mkdir()
+        for name in ("ca.crt", f"hub.orbweaver-nats-{number}"):
+            (folder / name).write_text((self.peers() / name).read_text())
+        return folder
+
     def secret(self, name: str) -> dict[str, str]:
         found = self.server.client.get(f"/api/v1/namespaces/{self.namespace}/secrets/{name}")
         return {key: base64.b64decode(value).decode() for key, value in (found.get("data") or {}).items()}
@@ -174,14 +180,15 @@ class Site:
 
     # --- a node
 
-    def start_leaf(self, node: str) -> None:
+    def start_leaf(self, node: str, only: int | None = None) -> None:
+        """`only`: it knows that server of the hub and no other."""
         folder = self.folder / f"leaf-{node}"
         folder.mkdir(exist_ok=True)
         (folder / "token").write_text(self.token(f"agent-{node}"))
         ports = self.ports.setdefault(node, (free_port(), free_port()))
         settings = {
             "node": node,
-            "peers": str(self.peers()),
+            "peers": str(self.peers() if only is None else self._peer(folder / "peers", only)),
             "folder": str(folder / "run"),
             "passwords": str(folder / "passwords"),
             "token_file": str(folder / "token"),

@@ -16,7 +16,7 @@ from shared.bus import Bus, BusDenied, BusError, Message
 from shared.contracts.codec import encode
 from shared.contracts.facts import ObjectFact, ObjectGone
 from shared.settings import BusSettings
-from shared.subjects import FACTS, allocate, cni, facts, release, witness
+from shared.subjects import FACTS, INVENTORY, allocate, cni, facts, inventory, release, witness
 from tests.cluster.bus.conftest import NODES, Site, await_true
 from tests.support.kube import ApiServer
 
@@ -34,10 +34,10 @@ async def connected(*settings: BusSettings) -> AsyncIterator[list[Bus]]:
             await bus.close()
 
 
-async def tell_nodes(site: Site, *nodes: str, version: int = 1, gone: bool = False) -> None:
+async def tell_nodes(site: Site, *nodes: str, version: int = 1, gone: bool = False, by: int = 0) -> None:
     """The facts that the controller publishes."""
-    async with connected(site.of_hub("controller")) as (controller,):
-        await controller.ensure_stream(FACTS)
+    async with connected(site.of_hub("controller", by)) as (controller,):
+        await made(controller)
         for node in nodes:
             fact = (
                 ObjectGone(kind="Node", namespace="", name=node, uid="u", version=version)
@@ -53,6 +53,18 @@ async def tell_nodes(site: Site, *nodes: str, version: int = 1, gone: bool = Fal
                 )
             )
             await controller.append(facts("Node", "", node), encode(fact))
+
+
+async def made(controller: Bus) -> None:
+    """The stream of facts; a hub of three needs a moment before it can make one."""
+    deadline = time.monotonic() + 60.0
+    while True:
+        try:
+            await controller.ensure_stream(FACTS)
+            return
+        except BusError:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.5)
 
 
 async def links(site: Site) -> set[str]:
@@ -292,3 +304,24 @@ def test_each_service_is_told_its_own_password_alone(site: Site) -> None:
 
 def _fields(settings: BusSettings) -> dict[str, object]:
     return {name: getattr(settings, name) for name in settings.__struct_fields__}
+
+
+def test_what_a_node_tells_is_stored(site: Site) -> None:
+    """Releases, events, inventories: a node that came after the hub's start has its acknowledgements."""
+    site.start_hub()
+    site.start_leaf(OWN)
+
+    async def scenario() -> None:
+        async with connected(site.of_hub("controller")) as (controller,):
+            await controller.ensure_stream(INVENTORY)
+        await tell_nodes(site, *NODES)
+        async with connected(site.of_node("rdma", OWN)) as (rdma,):
+            await eventually("the acknowledgement", lambda: stored(rdma))
+
+    async def stored(rdma: Bus) -> bool:
+        try:
+            return await rdma.append(inventory(OWN), b"", timeout_s=1.0) > 0
+        except BusError:
+            return False
+
+    asyncio.run(scenario())
