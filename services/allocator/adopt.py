@@ -13,6 +13,7 @@ from collections.abc import Iterable
 import msgspec
 
 from services.allocator.facts import Facts
+from services.allocator.pod import KnownPod
 from services.allocator.state import State
 from shared import limits
 from shared.contracts.adopt import RECORDS_PER_PART_MAX, AdoptedAddress, NotAdopted
@@ -62,10 +63,23 @@ class _Adoption:
         self._freed: dict[Key, LeasesReleased] = {}
         self._refused: list[NotAdopted] = []
         self._count = 0
+        self._by_uid: dict[str, KnownPod] = {}
 
     def rank(self, record: AdoptedAddress) -> tuple[bool, bool]:
         """Who lives goes first, and what names its interface."""
-        return (not self._lives(record.pod_namespace, record.pod_name, record.pod_uid), not record.ifname)
+        pod = self._pod_of(record)
+        return (pod is None or bool(pod.dead), not record.ifname)
+
+    def _pod_of(self, record: AdoptedAddress) -> KnownPod | None:
+        """The pod whose record it is. A SpiderEndpoint may have another name than its pod, as for virtual machines: then the UID tells."""
+        pod = self._facts.pods.get((record.pod_namespace, record.pod_name))
+        if pod is not None and record.pod_uid in ("", pod.uid, pod.config_hash):
+            return pod
+        if not record.pod_uid:
+            return None
+        if not self._by_uid:
+            self._by_uid = {one.uid: one for one in self._facts.pods.values() if one.uid}
+        return self._by_uid.get(record.pod_uid)
 
     def adopted(self) -> Adopted:
         events: list[LeaseEvent] = [*self._freed.values()]
@@ -100,25 +114,30 @@ class _Adoption:
         if pool is None:
             self._refuse(record, "no SpiderIPPool has an address range around it, so nobody is given it")
             return
-        pod = self._facts.pods.get((record.pod_namespace, record.pod_name))
-        owner = record.pod_uid or (pod.uid if pod is not None and pod.uid else "")
-        owner = owner or f"pod:{record.pod_namespace}/{record.pod_name}"
+        pod = self._pod_of(record)
+        owner = (
+            record.pod_uid
+            or (pod.uid if pod is not None else "")
+            or f"pod:{record.pod_namespace}/{record.pod_name}"
+        )
         holder = self._holder(key)
-        if holder not in (None, owner) and not self._gives_way(holder, key, record, owner):
+        if holder not in (None, owner) and not self._gives_way(holder, key, pod):
             self._refuse(
                 record, f"pod {self._name_of(holder)} has it; delete whichever of the two pods is to go"
             )
             return
         self._count += 1
         if holder != owner:
-            node = record.node or (pod.node if pod is not None else "")
-            self._give(owner, record, key, pool, node)
+            self._give(owner, record, key, pool, pod)
 
-    def _give(self, owner: str, record: AdoptedAddress, key: Key, pool: PoolFact, node: str) -> None:
+    def _give(
+        self, owner: str, record: AdoptedAddress, key: Key, pool: PoolFact, pod: KnownPod | None
+    ) -> None:
+        node = record.node or (pod.node if pod is not None else "")
         owned = self._owned.get(owner)
         if owned is None:
-            owned = _Owned(record.pod_namespace, record.pod_name, node, self._has(owner), [])
-            self._owned[owner] = owned
+            name = (pod.namespace, pod.name) if pod is not None else (record.pod_namespace, record.pod_name)
+            owned = self._owned[owner] = _Owned(*name, node, self._has(owner), [])
         owned.node = owned.node or node
         ifname = record.ifname
         if not ifname or (ifname, key[0]) in owned.taken:
@@ -147,10 +166,10 @@ class _Adoption:
             return given
         return None if key in self._freed else self._state.holder(*key)
 
-    def _gives_way(self, holder: str | None, key: Key, record: AdoptedAddress, owner: str) -> bool:
+    def _gives_way(self, holder: str | None, key: Key, pod: KnownPod | None) -> bool:
         """An earlier part may have given it to one that is gone; a lease of ours never gives way."""
         holding = self._state.holdings.get(holder or "")
-        if holding is None or not self._lives(record.pod_namespace, record.pod_name, owner):
+        if holding is None or pod is None or pod.dead:
             return False
         ifname, held = next(
             (name, held)

@@ -33,8 +33,8 @@ OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 LOOK_AGAIN_NS = 30 * SECOND_NS
 WATCHED_MAX_S = 300.0
 """A clock that is wrong must not end a grace period: what is due by the clock is watched for as long as its grace, up to this."""
-DEL_PATIENCE_S = 30.0
-"""A pod's object may go before its DEL comes: its node is asked to detach only after so long."""
+DEL_PATIENCE_S = 120.0
+"""A pod's object may go before its DEL comes, and that of a static pod may go and come again: its node is asked only after so long."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):

@@ -178,7 +178,7 @@ class Collection(RuleBasedStateMachine):
 
     # The collector
 
-    @rule(heard=st.sampled_from(get_args(Heard)), watched_s=st.sampled_from([0.0, 31.0, 1e9]))
+    @rule(heard=st.sampled_from(get_args(Heard)), watched_s=st.sampled_from([0.0, 121.0, 1e9]))
     def collect(self, heard: Heard, watched_s: float) -> None:
         world = self.world
         for holding in [*world.state.holdings.values()]:

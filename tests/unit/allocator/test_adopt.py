@@ -6,6 +6,7 @@ import pytest
 
 from services.allocator.adopt import Adopted, decide_adopt
 from services.allocator.audit import may_happen
+from services.allocator.collect import judge
 from shared import limits
 from shared.contracts.adopt import RECORDS_PER_PART_MAX, AdoptedAddress
 from shared.contracts.codec import encode
@@ -169,6 +170,16 @@ def test_a_record_without_uid_is_of_the_pod_of_its_name() -> None:
     adopt(world, record("10.1.0.12", uid=""), record("10.1.0.13", "gone", uid=""))
     assert [*world.state.holdings] == ["u1", "pod:shop/gone"]
     assert world.state.holdings["u1"].node == "n1"
+
+
+def test_a_record_under_another_name_is_of_the_pod_with_its_uid() -> None:
+    """As the endpoint of a virtual machine has its name, and its pod another."""
+    world = World(V4, pod("shop/virt-launcher-vm-x7k2p", uid="u1", ips=("10.1.0.12",)))
+    adopt(world, record("10.1.0.12", "vm", "u1", ifname="eth0", node="n1"))
+    adopt(world, record("10.1.0.12", "virt-launcher-vm-x7k2p", "u1", pool="v4"))
+    holding = world.state.holdings["u1"]
+    assert holding.name == "virt-launcher-vm-x7k2p"
+    assert judge(world.state, world.facts, holding, world.now_ns, "heard").action == "keep"
 
 
 def test_a_lease_of_ours_never_gives_way() -> None:
