@@ -51,7 +51,7 @@ endef
 LONG := tests/integration/failpoints tests/integration/loss tests/integration/allocator/test_replicated.py \
         tests/simulation/test_seeds.py tests/simulation/test_planted.py
 
-.PHONY: help test-long test-cluster test-cluster-long setup setup-test setup-cluster demo test test-failpoints bench bench-cluster fuzz sim lint clean
+ test-cluster test-cluster-long setup setup-test setup-cluster demo test test-failpoints bench bench-cluster fuzz sim lint clean
 
 help: ## this list
 	@echo "make TARGET, as root:"
@@ -66,7 +66,7 @@ demo: setup ## the main job: two nodes, twenty pods, every one pings every other
 
 test: setup setup-test ## the tests, with real runtimes, kernel and NATS server, in under 10 minutes
 	$(need_root)
-	@$(BIN)/python -m pytest --durations=15 -n 2 --dist loadfile --ignore=tests/cluster $(LONG:%=--ignore=%)
+	@$(BIN)/python -m pytest --durations=15 -n 2 --dist loadfile --ignore=tests/cluster --ignore=tests/conformance $(LONG:%=--ignore=%)
 
 test-long: setup setup-test ## what takes longer: kills and losses of a whole system, three servers, simulated clusters
 	$(need_root)
@@ -83,6 +83,14 @@ test-cluster: setup setup-cluster ## in a real Kubernetes cluster, nodes as name
 test-cluster-long: setup setup-cluster ## what takes longer there: five minutes without API server, a thousand pods
 	$(need_root)
 	@$(BIN)/python -m pytest --durations=15 tests/cluster/long
+
+conformance: setup setup-test ## what users of Spiderpool rely on, case by case, through the real services; last line JSON
+	$(need_root)
+	@$(BIN)/python -m tests.conformance services
+
+conformance-cluster: setup setup-cluster ## the cases that need a Kubernetes cluster; last line JSON
+	$(need_root)
+	@$(BIN)/python -m tests.conformance cluster
 
 bench: setup setup-test ## the benchmark beside its rivals, last line JSON; BENCH=--short for the short form
 	$(need_root)

@@ -1,0 +1,386 @@
+"""A system of two nodes, and what users, a scheduler and a container runtime do to it: objects, pods that start and end.
+
+Owns the making of objects and sandboxes. Must not know what a case expects.
+Everything goes through the product's own doors: the folder of manifests, the installed CNI executable, the command line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from services.cli import __main__ as command_line
+from services.standalone import demo_exec, demo_netns
+from services.standalone.demo_place import Place
+from services.standalone.demo_system import System
+
+Json = dict[str, Any]
+GROUP = "spiderpool.spidernet.io/v2beta1"
+NETWORKS = "k8s.v1.cni.cncf.io/networks"
+ZONE = "topology.example.com/zone"
+NODES = ("node-1", "node-2")
+_WAIT_S = 30.0
+
+
+class NotStarted(Exception):
+    """The pod's sandbox was refused: CNI error `code`, with its sentence."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"CNI error {code}: {text}")
+        self.code = code
+        self.text = text
+
+
+class Refused(Exception):
+    """Admission refused an object."""
+
+
+@dataclass
+class Running:
+    """A pod whose sandbox is up."""
+
+    manifest: Json
+    container_id: str
+    netns: Path
+    configuration: Json
+    addresses: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    """Global addresses without prefix lengths, as the kernel of the sandbox has them, by interface."""
+
+    @property
+    def name(self) -> str:
+        return str(self.manifest["metadata"]["name"])
+
+    @property
+    def namespace(self) -> str:
+        return str(self.manifest["metadata"]["namespace"])
+
+    def all_addresses(self) -> list[str]:
+        return [address for found in self.addresses.values() for address in found]
+
+    def routes(self, ifname: str, family: int = 4) -> list[Json]:
+        with demo_netns.entered(self.netns):
+            return json.loads(demo_netns.run("ip", f"-{family}", "-j", "route", "show", "dev", ifname))
+
+    def mtu_bytes(self, ifname: str) -> int:
+        with demo_netns.entered(self.netns):
+            return int(json.loads(demo_netns.run("ip", "-j", "link", "show", "dev", ifname))[0]["mtu"])
+
+
+def until(condition: Callable[[], bool], what: str, timeout_s: float = _WAIT_S) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what}"
+        time.sleep(0.1)
+
+
+class World:
+    """`with World.up(place) as world:`. Objects of one case are gone with `clear`."""
+
+    def __init__(self, place: Place, system: System, nodes: dict[str, Path]) -> None:
+        self._place = place
+        self.system = system
+        self._nodes = nodes
+        self._shims = {name: system.install(name, place.root / "cni" / name) for name in nodes}
+        self._files: dict[tuple[str, str, str], Path] = {}
+        self.running: list[Running] = []
+
+    @staticmethod
+    @contextlib.contextmanager
+    def up(place: Place) -> Iterator[World]:
+        with place.held(lambda: None):
+            nodes = {name: place.netns(name) for name in NODES}
+            demo_netns.build_switch(
+                place.netns("switch").name, [path.name for path in nodes.values()], ["172.20.0.1/16"]
+            )
+            system = System(place.root, dict(nodes))
+            system.start()
+            try:
+                system.wait_ready(lambda line: None)
+                world = World(place, system, nodes)
+                for number, name in enumerate(NODES, start=1):
+                    labels = {"kubernetes.io/hostname": name, ZONE: f"zone-{number}"}
+                    world.apply(
+                        {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}}
+                    )
+                world._files.clear()
+                yield world
+            except BaseException:
+                print(system.log_tail())
+                raise
+            finally:
+                system.stop()
+
+    # Objects
+
+    def apply(self, *objects: Json) -> None:
+        """Creates or replaces objects; they are in force on return. Raises Refused with what admission complains of."""
+        for manifest in objects:
+            _, name, namespace = key = _key(manifest)
+            file = self.system.manifests / f"{manifest['kind'].lower()}-{namespace}-{name}.json"
+            file.write_text(json.dumps(manifest))
+            self._files[key] = file
+        self._sync()
+
+    def remove(self, *objects: Json) -> None:
+        for manifest in objects:
+            self._files.pop(_key(manifest)).unlink()
+        self._sync()
+
+    def review(self, manifest: Json) -> Json:
+        """The object as admission would store it, as create or, where it is stored, as update. Raises Refused."""
+        file = self.system.temporary / "review.json"
+        file.write_text(json.dumps(manifest))
+        return json.loads(self._door("validate", "-f", str(file)))
+
+    def _sync(self) -> None:
+        self._door("sync")
+
+    def _door(self, *words: str) -> str:
+        """What one command line prints. In this process: a start of Python for each would be most of the time. Raises Refused."""
+        out, complaints = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(complaints):
+            code = command_line.run([*words, "--state", str(self.system.state)])
+        if code != 0:
+            raise Refused(out.getvalue() + complaints.getvalue())
+        return out.getvalue()
+
+    def _list(self, *words: str) -> list[Json]:
+        return json.loads(self._door("get", *words, "-o", "json"))["items"]
+
+    # Pods
+
+    def start(
+        self, pod: Json, *, configuration: Json | None = None, container_id: str | None = None
+    ) -> Running:
+        """The pod's object, its sandbox, and its ADD. Raises NotStarted; then the object stays, as a kubelet would try again."""
+        self.apply(pod)
+        return self.sandbox(pod, configuration=configuration, container_id=container_id)
+
+    def never_starts(self, pod: Json) -> NotStarted:
+        """What every try to start the pod is told, whether or not admission lets the object in."""
+        with contextlib.suppress(Refused):
+            self.apply(pod)
+        try:
+            self.sandbox(pod)
+        except NotStarted as failure:
+            return failure
+        raise AssertionError("the pod started")
+
+    def sandbox(
+        self, pod: Json, *, configuration: Json | None = None, container_id: str | None = None
+    ) -> Running:
+        """One try of a kubelet to start a pod whose object is there."""
+        node = pod["spec"]["nodeName"]
+        container_id = container_id or secrets.token_hex(32)
+        (netns,) = demo_netns.add_pods([f"{self._place.prefix}{container_id[:12]}"])
+        running = Running(pod, container_id, netns, configuration or native())
+        answer = self._call("ADD", running)
+        if not answer.ok:
+            error = answer.result()
+            self._call("DEL", running)
+            demo_netns.remove(netns)
+            raise NotStarted(int(error["code"]), f"{error['msg']} {error.get('details', '')}")
+        running.addresses = _addresses(netns)
+        self.running.append(running)
+        assert node in self._nodes
+        return running
+
+    def end(self, running: Running, *, with_object: bool = True) -> None:
+        """The object deleted, and the DEL that a kubelet then does."""
+        if with_object:
+            self.remove(running.manifest)
+        answer = self._call("DEL", running)
+        assert answer.ok, answer.complaint()
+        self.running.remove(running)
+        demo_netns.remove(running.netns)
+
+    def forget(self, running: Running) -> None:
+        """The sandbox ends and nobody calls the plugin."""
+        self.running.remove(running)
+        demo_netns.remove(running.netns)
+
+    def _call(self, command: str, running: Running) -> demo_exec.Answer:
+        metadata = running.manifest["metadata"]
+        node = running.manifest["spec"]["nodeName"]
+        shim = self._shims[node]
+        environment = demo_exec.environment(
+            command,
+            container_id=running.container_id,
+            netns=str(running.netns),
+            cni_path=str(shim.parent),
+            arguments=demo_exec.pod_arguments(
+                metadata["namespace"], metadata["name"], metadata["uid"], running.container_id
+            ),
+        )
+        body = json.dumps(running.configuration).encode()
+        return demo_exec.call(shim, environment, body, netns=self._nodes[node])
+
+    # What the system shows
+
+    def pool(self, name: str) -> Json:
+        return json.loads(self._door("get", "spiderippools", name, "-o", "json"))
+
+    def records(self, pool: str) -> dict[str, Json]:
+        """`status.allocatedIPs` of a pool by address; `allocatedIPCount` must agree."""
+        status = self.pool(pool).get("status", {})
+        records: dict[str, Json] = json.loads(status.get("allocatedIPs") or "{}")
+        assert status.get("allocatedIPCount", 0) == len(records), status
+        return records
+
+    def endpoints(self, namespace: str) -> dict[str, Json]:
+        return {one["metadata"]["name"]: one for one in self._list("spiderendpoints", "-n", namespace)}
+
+    def sane(self, *pools: str) -> None:
+        """Every record names a running pod with that UID whose sandbox has the address; every such address is recorded."""
+        expected = {
+            (f"{one.namespace}/{one.name}", one.manifest["metadata"]["uid"], address)
+            for one in self.running
+            for address in one.all_addresses()
+        }
+        seen: list[str] = [address for *_, address in expected]
+        assert len(seen) == len(set(seen)), "an address on two pods"
+
+        def recorded() -> set[tuple[str, str, str]]:
+            return {
+                (record["pod"], record["podUid"], address)
+                for pool in pools
+                for address, record in self.records(pool).items()
+            }
+
+        until(lambda: recorded() == expected, f"records {recorded()} are {expected}")
+
+    def clear(self) -> None:
+        """Ends what the case left running and removes its objects; then no lease may be left."""
+        for one in tuple(self.running):
+            self.end(one, with_object=_key(one.manifest) in self._files)
+        for file in self._files.values():
+            file.unlink(missing_ok=True)
+        self._files.clear()
+        self._sync()
+        until(lambda: not self._list("leases"), "no lease is left")
+
+
+def _addresses(netns: Path) -> dict[str, list[str]]:
+    with demo_netns.entered(netns):
+        links = json.loads(demo_netns.run("ip", "-j", "addr", "show"))
+    return {
+        link["ifname"]: [one["local"] for one in link["addr_info"] if one["scope"] == "global"]
+        for link in links
+        if link["ifname"] != "lo"
+    }
+
+
+def _key(manifest: Json) -> tuple[str, str, str]:
+    metadata = manifest["metadata"]
+    return manifest["kind"], metadata["name"], metadata.get("namespace", "")
+
+
+# Objects
+
+
+def native(**changes: Any) -> Json:
+    """The configuration of the node's only plugin, without pools of its own."""
+    return {
+        "cniVersion": "1.0.0",
+        "name": "underlay",
+        "type": "orbweaver",
+        "cniType": "macvlan",
+        "master": ["eth1"],
+        "multiNetwork": "native",
+    } | changes
+
+
+def pool(name: str, subnet: str, ips: list[str], **spec: Any) -> Json:
+    return {
+        "apiVersion": GROUP,
+        "kind": "SpiderIPPool",
+        "metadata": {"name": name},
+        "spec": {"subnet": subnet, "ips": ips} | spec,
+    }
+
+
+def network(name: str, namespace: str = "kube-system", **pools: list[str]) -> Json:
+    """A macvlan network; `ipv4` and `ipv6` are its default pools."""
+    return {
+        "apiVersion": GROUP,
+        "kind": "SpiderMultusConfig",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "cniType": "macvlan",
+            "macvlan": {"master": ["eth1"], "ippools": pools},
+            "enableCoordinator": False,
+        },
+    }
+
+
+def namespace(name: str, labels: dict[str, str] | None = None, **annotations: list[str]) -> Json:
+    """`default_ipv4_ippool` and `default_ipv6_ippool` become the annotations of these names."""
+    texts = {
+        f"ipam.spidernet.io/{key.replace('_', '-')}": json.dumps(value) for key, value in annotations.items()
+    }
+    metadata = {"name": name, "labels": labels or {}, "annotations": texts}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
+
+
+def pod(
+    name: str,
+    namespace: str,
+    *,
+    node: str = NODES[0],
+    labels: dict[str, str] | None = None,
+    owner: Json | None = None,
+    networks: str = "",
+    containers: int = 1,
+    **ipam: Any,
+) -> Json:
+    """`ipam`: annotations below ipam.spidernet.io, `default_route_nic` for default-route-nic; other than texts are made JSON."""
+    annotations = {
+        f"ipam.spidernet.io/{key.replace('_', '-')}": value if isinstance(value, str) else json.dumps(value)
+        for key, value in ipam.items()
+    }
+    if networks:
+        annotations[NETWORKS] = networks
+    metadata: Json = {
+        "name": name,
+        "namespace": namespace,
+        "uid": f"{name}-{secrets.token_hex(6)}",
+        "labels": labels or {},
+        "annotations": annotations,
+    }
+    if owner is not None:
+        reference = {"apiVersion": owner["apiVersion"], "kind": owner["kind"], "controller": True}
+        metadata["ownerReferences"] = [
+            reference | {"name": owner["metadata"]["name"], "uid": owner["metadata"]["uid"]}
+        ]
+    spec = {
+        "nodeName": node,
+        "containers": [{"name": f"c{n}", "image": "example.com/main:1"} for n in range(containers)],
+    }
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def stateful_set(name: str, namespace: str, replicas: int) -> Json:
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": {"name": name, "namespace": namespace, "uid": f"{name}-{secrets.token_hex(6)}"},
+        "spec": {"replicas": replicas},
+    }
+
+
+def again(manifest: Json, **ipam: Any) -> Json:
+    """The pod of the same name that a controller makes after this one: a new UID, and other annotations where given."""
+    other = copy.deepcopy(manifest)
+    other["metadata"]["uid"] = f"{other['metadata']['name']}-{secrets.token_hex(6)}"
+    for key, value in ipam.items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        other["metadata"]["annotations"][f"ipam.spidernet.io/{key.replace('_', '-')}"] = text
+    return other
