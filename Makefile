@@ -51,7 +51,7 @@ endef
 LONG := tests/integration/failpoints tests/integration/loss tests/integration/allocator/test_replicated.py \
         tests/simulation/test_seeds.py tests/simulation/test_planted.py
 
- test-cluster test-cluster-long setup setup-test setup-cluster demo test test-failpoints bench bench-cluster fuzz sim lint clean
+.PHONY: help test-long test-cluster test-cluster-long conformance conformance-cluster setup setup-test setup-cluster demo test test-failpoints bench bench-cluster fuzz sim lint clean
 
 help: ## this list
 	@echo "make TARGET, as root:"
