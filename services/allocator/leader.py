@@ -24,6 +24,7 @@ from services.allocator.log_time import LogTime
 from services.allocator.state import State
 from services.allocator.waiting import Waiting
 from services.allocator.watch import Testimony, Watch
+from services.allocator.whole import whole
 from shared import failpoint, limits, subjects
 from shared.bus import Bus, BusError, BusTimeout, Message, NoResponder, Work
 from shared.clock import Clock
@@ -32,9 +33,7 @@ from shared.contracts.codec import MessageError, encode
 from shared.contracts.facts import (
     ASK_FACTS_TIMEOUT_S,
     FACT_ANSWER,
-    SYNC_ANSWER,
     AskFact,
-    AskSync,
 )
 from shared.contracts.ipam import (
     ALLOCATE,
@@ -54,7 +53,6 @@ from shared.telemetry.metrics import AllocatorMetrics
 
 log = structlog.get_logger()
 
-ASK_AGAIN_S = 1.0
 STEP_PODS = 2000
 """So many pods are looked at before whatever else waits has its turn: leadership is to be renewed, requests are to be answered."""
 
@@ -368,18 +366,8 @@ class Leader:
         return None
 
     async def _ask_for_all(self) -> None:
-        """Once in a term: collection waits until the facts are as their source is now. A stream of facts that lost its end to a
-        power cut still says that it is complete, and what it lacks is not gone."""
-        while True:
-            try:
-                reply = await self._bus.request(subjects.ASK_SYNC, encode(AskSync()), ASK_FACTS_TIMEOUT_S)
-                answer = SYNC_ANSWER.decode(reply.data)
-                break
-            except (BusError, MessageError) as error:
-                log.info("collection waits for the objects", error=str(error))
-                await asyncio.sleep(ASK_AGAIN_S)
-        while self._facts.sequence < answer.facts_sequence:
-            await asyncio.sleep(0.01)
+        """Once in a term: what is absent from facts that are not whole may be there."""
+        await whole(self._bus, self._facts, "collection")
         self._facts_are_whole = True
         self._wake.set()
 

@@ -21,6 +21,7 @@ from services.allocator.picture import Picture
 from services.allocator.rebuild import STEP_ITEMS, Merged, merging
 from services.allocator.state import State
 from services.allocator.watch import Testimony, Watch
+from services.allocator.whole import whole
 from shared import failpoint, limits, subjects
 from shared.bus import Bus
 from shared.clock import Clock
@@ -87,7 +88,11 @@ class Recovery:
         mark = self._marks.read()
         readable = readable_of(read, memory, mark)
         last = (await self._bus.stream_state("LEASES")).last_sequence
-        silent = await self._ask(readable, mark, last)
+        facts = asyncio.create_task(whole(self._bus, self._facts, "the rebuild"))
+        try:
+            silent = await self._ask(readable, mark, last, facts)
+        finally:
+            facts.cancel()
         if not self._facts.synced:
             raise LogBroken(f"{reason}; the index is rebuilt as soon as the objects are known")
         complete = is_complete(readable, mark, self._watch, last)
@@ -113,8 +118,11 @@ class Recovery:
         )
         return state
 
-    async def _ask(self, readable: State, mark: LogMark | None, last: int) -> frozenset[str]:
-        """Asks all nodes until they have told, or long enough. Those that were waited for in vain."""
+    async def _ask(
+        self, readable: State, mark: LogMark | None, last: int, facts: asyncio.Task[None]
+    ) -> frozenset[str]:
+        """Asks all nodes until they have told, or long enough. Those that were waited for in vain. The `facts` are waited for
+        too, if not as long: what a node claims for a pod that the objects do not show is kept from the pod as well."""
         began_s = self._clock.monotonic_s()
         known = mark is not None and bool(mark.nodes)
         listen_s = 0.0 if known else limits.REBUILD_LISTEN_S
@@ -125,7 +133,8 @@ class Recovery:
             expected = self._expected(readable, mark)
             silent = expected - self._told.keys()
             over_s = now_s - began_s
-            if not silent and over_s >= listen_s and self._facts.synced and expected | self._told.keys():
+            are_whole = facts.done() or (self._facts.synced and over_s >= limits.REBUILD_LISTEN_S)
+            if not silent and over_s >= listen_s and are_whole and expected | self._told.keys():
                 return silent
             if over_s >= limits.REBUILD_WAIT_S:
                 return silent

@@ -215,6 +215,9 @@ class Checker:
             for lease in held.leases if held is not None else ():
                 text = format_address(lease.address, lease.family)
                 for netns in self._wire.addresses.get(text, ()) if not event.rest_until_ns else ():
+                    is_own = self._wire.namespaces[netns].owner == event.owner
+                    if not is_own and (lease.family, lease.address) in self.state.quarantine:
+                        continue  # after a loss it is another's, and kept for him
                     self.wrong(f"{text} of {event.owner} {ifname} is released while it is up in {netns}")
         since_s = self._lives_since(event.owner)
         known_s = GONE_KNOWN_S if event.reason == "pod gone" else FACT_KNOWN_S
