@@ -118,7 +118,7 @@ def resource_and_pools(spec: MultusConfigSpec) -> tuple[str, bool]:
 
 def errors(spec: MultusConfigSpec) -> list[FieldError]:
     """The type, that exactly its block is there, and the block's own rules."""
-    cni_type = spec.cni_type or "custom"
+    cni_type = "custom" if spec.cni_type is None else spec.cni_type
     if cni_type not in TYPES:
         supported = ", ".join(f'"{one}"' for one in TYPES)
         sentence = f'Unsupported value: "{cni_type[:40]}": supported values: {supported}'

@@ -294,6 +294,8 @@ def test_a_network_attachment_definition_is_taken(crds: ApiServer) -> None:
 
 def _agree(client: Client, raw: Json) -> None:
     """Whatever our admission accepts, the API server does as well: it may know less, and never more."""
+    if raw["kind"] == "SpiderEndpoint":
+        return  # written by the system alone: no rule of ours judges it
     view = Objects()
     admitted = mutate(raw, view)
     verdict = validate("CREATE", admitted, None, view)
@@ -352,8 +354,7 @@ def _spoilt(draw: st.DrawFn) -> Json:
 @_EXAMPLES
 @given(_spoilt())
 def test_the_api_server_takes_every_spoilt_object_that_admission_takes(client: Client, raw: Json) -> None:
-    if raw["kind"] != "SpiderEndpoint":
-        _agree(client, raw)
+    _agree(client, raw)
 
 
 def test_what_spiderpool_stored_and_breaks_a_rule_of_ours_stays_usable(fresh_api_server: ApiServer) -> None:
