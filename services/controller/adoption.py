@@ -63,12 +63,15 @@ class Adopting:
 
     async def run(self) -> None:
         """Returns when adoption is over."""
+        said = ""
         while not self.over:
             try:
                 await self._adopt()
                 self.over = True
             except (BusError, MessageError, KubeError, msgspec.MsgspecError) as error:
-                log.info("adoption waits", error=str(error))
+                if str(error) != said:
+                    log.info("adoption waits", error=str(error))
+                said = str(error)
                 await asyncio.sleep(RETRY_S)
         self._ended()
 

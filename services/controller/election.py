@@ -19,7 +19,7 @@ from services.controller.kube import KubeClient, KubeError, KubeRefused
 log = structlog.get_logger()
 
 RELEASE_TIMEOUT_S = 2.0
-NOT_FOUND = 404
+NOT_FOUND, CONFLICT = 404, 409
 
 
 class LeaseElection:
@@ -67,6 +67,9 @@ class LeaseElection:
         """Takes or renews the lease if that is possible; whether it is ours."""
         began_s = time.monotonic()
         try:
+            if await self._renew():
+                self._until_s = began_s + lease.DEADLINE_S
+                return True
             found = await self._get()
             if found is not None:
                 self.leader = found.holder
@@ -81,6 +84,21 @@ class LeaseElection:
             return False
         self.leader = self._identity
         self._until_s = began_s + lease.DEADLINE_S
+        return True
+
+    async def _renew(self) -> bool:
+        """One request, as long as nobody has written but us."""
+        if self._held is None:
+            return False
+        try:
+            written = await self._write(self._identity, self._held)
+        except KubeRefused as error:
+            if error.status in (NOT_FOUND, CONFLICT):
+                return False
+            raise
+        if written.metadata.uid != self._held.metadata.uid:
+            self._forgotten()  # the server makes a Lease that is not there when it is replaced
+        self._held = written
         return True
 
     async def _get(self) -> lease.Lease | None:

@@ -37,11 +37,14 @@ class Mirroring:
         self._changed = changed
 
     async def run(self) -> None:
+        said = ""
         while True:
             try:
                 await self._keep()
             except (BusError, MessageError) as error:
-                log.info("leases are not mirrored yet", error=str(error))
+                if str(error) != said:
+                    log.info("leases are not mirrored yet", error=str(error))
+                said = str(error)
             self.ready = False
             await asyncio.sleep(RETRY_S)
 

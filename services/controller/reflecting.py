@@ -24,7 +24,7 @@ RELIST_S = 3600.0
 """Between this and twice as long everything is listed anew, in case an event was lost."""
 SERVED_S = 1.0
 """A watch that the server ends sooner than this is a failure."""
-NOT_FOUND, GONE = 404, 410
+FORBIDDEN, NOT_FOUND, GONE = 403, 404, 410
 
 
 class Reflecting:
@@ -89,7 +89,8 @@ class Reflecting:
         if error.status == GONE:
             log.info("listed anew", kind=self.watched.kind, reason=str(error))
             return self.reflector.expired(self._dice())
-        if error.status == NOT_FOUND and self.watched.optional:
+        nowhere = error.status == NOT_FOUND or (error.status == FORBIDDEN and not self.watched.facts)
+        if nowhere and self.watched.optional:
             self._answered()
             return self._step(self.reflector.absent())
         self._failed(str(error))
