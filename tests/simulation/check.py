@@ -7,7 +7,7 @@ kernels. It folds the log itself, record by record, as it is stored: memory of a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import msgspec
 
@@ -96,6 +96,12 @@ class Checker:
         if self._in_doubt and any(isinstance(e, LeasesAllocated) and not e.reason for e in record.events):
             self._in_doubt = False
             self._whole(f"record {stored.sequence} gives addresses after a loss, and")
+        restored = {
+            (event.owner, item.ifname)
+            for event in record.events
+            if isinstance(event, LeasesAllocated) and event.reason
+            for item in event.items
+        }
         for event in record.events:
             self._count(f"event {type(event).__struct_config__.tag}")
             self.violations += may_happen(state, event)
@@ -103,7 +109,9 @@ class Checker:
                 case LeasesAllocated():
                     self._allocated(event)
                 case LeasesReleased():
-                    self._released(event)
+                    # what the same record restores to the same owner is never free
+                    if not restored.issuperset((event.owner, ifname) for ifname in event.ifnames):
+                        self._released(event)
                 case AttachmentDetached():
                     self._detached(event)
                 case _:
@@ -167,11 +175,13 @@ class Checker:
         for violation in judge(self.evidence({})):
             self.wrong(f"{when} {violation.sentence}")
 
-    def evidence(self, journals: Mapping[str, Iterable[Entry]]) -> Evidence:
-        """The log, these journals by node, and every kernel, as they are now."""
+    def evidence(self, journals: Mapping[str, Iterable[Entry]], waiting: Collection[str] = ()) -> Evidence:
+        """The log, these journals by node, and every kernel, as they are now. Leases of `waiting` owners, who are no more, are for
+        whoever comes after them."""
         wire = self._wire
+        leases = leases_page(self.state, Facts(), QueryLeases(limit=PAGE_MAX_LEASES)).leases
         return Evidence(
-            leases=leases_page(self.state, Facts(), QueryLeases(limit=PAGE_MAX_LEASES)).leases,
+            leases=tuple(one for one in leases if one.pod_uid not in waiting),
             kept=frozenset(
                 # whose address rests may still remove the link
                 (

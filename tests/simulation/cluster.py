@@ -242,8 +242,9 @@ class Cluster:
                 yield f"{owner} holds {sorted(holding.interfaces)}, not {sorted(sandbox.wanted)}"
         for sandbox in kubelet.live.values():
             yield from self._unsettled_sandbox(sandbox.owner, sandbox.netns, sandbox.attached)
+        waiting = {one.owner for one in self._kept_for_the_next()}
         journals = {a.node: a.journal.entries.values() for a in self.agents.values() if a.is_alive}
-        yield from (violation.sentence for violation in judge(self.checker.evidence(journals)))
+        yield from (violation.sentence for violation in judge(self.checker.evidence(journals, waiting)))
         for namespace in self.wire.namespaces.values():
             if namespace.links and namespace.owner not in expected:
                 yield f"links {sorted(namespace.links)} are left in {namespace.path}"
