@@ -129,6 +129,12 @@ class RdmaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     interval_s: float = 30.0
 
 
+class ToolsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the `orbweaver` command reaches a cluster's bus."""
+
+    bus: BusSettings
+
+
 _VARIABLE = re.compile(r"\$\{([A-Z_][A-Z0-9_]*)\}")
 
 
