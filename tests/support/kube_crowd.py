@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
@@ -30,6 +31,7 @@ SERVED = (
         )
     ),
 )
+_MARK = 98765
 _FILLER = {
     "managedFields": [
         {
@@ -122,12 +124,38 @@ def _endpoint(number: int) -> dict[str, Any]:
     }
 
 
+def _printer(make: Callable[[int], dict[str, Any]]) -> Callable[[int], bytes]:
+    """The JSON of object `number`, by replacing what differs in the text of one: a hundred times as fast as writing each."""
+    marked = json.dumps(make(_MARK)).encode()
+    parts = {
+        f"{_MARK // 10:05d}": lambda number: f"{number // 10:05d}",
+        f"{_MARK:08x}": lambda number: f"{number:08x}",
+        f"{_MARK:012x}": lambda number: f"{number:012x}",
+        f"team-{_MARK // 10 % 400}": lambda number: f"team-{number // 10 % 400}",
+        f"-{_MARK % 100000:05d}": lambda number: f"-{number % 100000:05d}",
+        f"10.{_MARK >> 16 & 255}.{_MARK >> 8 & 255}.{_MARK & 255}": lambda number: (
+            f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+        ),
+        f"node-{_MARK % 5000}": lambda number: f"node-{number % 5000}",
+    }
+
+    def text(number: int) -> bytes:
+        out = marked
+        for mark, value in parts.items():
+            out = out.replace(mark.encode(), value(number).encode())
+        return out
+
+    return text
+
+
 class Crowd:
     """`pods` pods, and as many SpiderEndpoints. `url` is known after `start`."""
 
     def __init__(self, pods: int) -> None:
         self.pods = pods
         self.url = ""
+        self._texts = {PODS_PATH: _printer(_pod), ENDPOINTS_PATH: _printer(_endpoint)}
+        self._written: dict[str, Any] = {}
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -147,32 +175,37 @@ class Crowd:
     async def _get(self, request: web.Request) -> web.StreamResponse:
         if request.query.get("watch"):
             return await self._watch(request)
-        makers = {PODS_PATH: _pod, ENDPOINTS_PATH: _endpoint}
-        if request.path in makers:
+        if request.path in self._texts:
             start, limit = (
                 int(request.query.get("continue") or 0),
                 int(request.query.get("limit") or self.pods),
             )
             end = min(self.pods, start + limit)
             meta = {"resourceVersion": "1000000", "continue": str(end) if end < self.pods else ""}
-            items = [makers[request.path](number) for number in range(start, end)]
-            return web.json_response({"metadata": meta, "items": items})
+            items = b",".join(self._texts[request.path](number) for number in range(start, end))
+            body = b'{"metadata":' + json.dumps(meta).encode() + b',"items":[' + items + b"]}"
+            return web.Response(body=body, content_type="application/json")
+        if request.path in self._written:
+            return web.json_response(self._written[request.path])
         if request.path in SERVED or "/configmaps" in request.path:
             return web.json_response({"metadata": {"resourceVersion": "1000000"}, "items": []})
         return web.json_response({"kind": "Status", "reason": "NotFound", "code": 404}, status=404)
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
-        await response.prepare(request)
         bookmark = {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "1000000"}}}
         with contextlib.suppress(ConnectionResetError):
+            await response.prepare(request)
             while True:
                 await response.write(json.dumps(bookmark).encode() + b"\n")
                 await asyncio.sleep(30)
         return response
 
     async def _write(self, request: web.Request) -> web.Response:
-        """Whatever is written is taken, and given back with a version."""
+        """Whatever is written is taken and kept, and given back with a version."""
         body = await request.json() if request.can_read_body else {}
-        body.setdefault("metadata", {})["resourceVersion"] = "1000001"
+        meta = body.setdefault("metadata", {})
+        meta |= {"resourceVersion": "1000001", "uid": "written"}
+        path = request.path if request.method != "POST" else f"{request.path}/{meta.get('name', '')}"
+        self._written[path] = body
         return web.json_response(body)
