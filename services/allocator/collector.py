@@ -22,6 +22,7 @@ from services.allocator.collect import (
     judge_interfaces,
 )
 from services.allocator.facts import Facts
+from services.allocator.pace import MINUTE_S, Pace
 from services.allocator.pod import SECOND_NS
 from services.allocator.state import Holding, State
 from services.allocator.watch import Watch
@@ -72,6 +73,8 @@ class Collector:
         self._asking: dict[tuple[str, str, str, int], asyncio.Task[None]] = {}
         self._scan_now = asyncio.Event()
         self._hurried: set[Key] = set()
+        self._pace = Pace()
+        self._held_back_s: dict[str, float] = {}
 
     async def run(self) -> None:
         """For ever: tells what is due."""
@@ -92,6 +95,7 @@ class Collector:
             if self._scan_now.is_set() or self._clock.monotonic_s() - scanned_s >= interval_s:
                 self._scan_now.clear()
                 scanned_s = self._clock.monotonic_s()
+                self._pace.forget(scanned_s)
                 await self._scan()
 
     def hurry(self) -> None:
@@ -151,7 +155,7 @@ class Collector:
             if verdict.due_ns:
                 self._plan(key, verdict.due_ns)
             if verdict.action == "detach":
-                self._detach(holding, verdict, key)
+                self._detach(holding, verdict, key, now_ns, is_hurried=is_hurried)
             for ifnames, of_interfaces in judge_interfaces(self._facts, holding, verdict):
                 new = events_of(holding, ifnames, of_interfaces, now_ns)
                 if new:
@@ -183,14 +187,31 @@ class Collector:
             return "heard"
         return "silent" if now_s - self._began_s >= limits.WITNESS_SILENT_S else "unsure"
 
-    def _detach(self, holding: Holding, verdict: Verdict, key: Key) -> None:
-        for ifname, held in holding.interfaces.items():
-            ask = (holding.node, holding.container_id, ifname, held.generation)
-            if held.is_over or ask in self._asking:
-                continue
+    def _detach(self, holding: Holding, verdict: Verdict, key: Key, now_ns: int, *, is_hurried: bool) -> None:
+        asks = [
+            (holding.node, holding.container_id, ifname, held.generation)
+            for ifname, held in holding.interfaces.items()
+            if not held.is_over
+        ]
+        asks = [ask for ask in asks if ask not in self._asking]
+        if not asks:
+            return
+        now_s = self._clock.monotonic_s()
+        holdings = len(self._state.holdings_of_node(holding.node))
+        if not is_hurried and not self._pace.take(holding.node, holdings, len(self._facts.pods), now_s):
+            self._plan(key, now_ns + LOOK_AGAIN_NS)
+            self._tell_held_back(holding.node, now_s)
+            return
+        for ask in asks:
             task = asyncio.create_task(self._ask(ask, verdict.rule, key))
             self._asking[ask] = task
             task.add_done_callback(lambda _, ask=ask: self._asking.pop(ask, None))
+
+    def _tell_held_back(self, node: str, now_s: float) -> None:
+        """Once a minute for each node."""
+        if now_s - self._held_back_s.get(node, -MINUTE_S) >= MINUTE_S:
+            self._held_back_s[node] = now_s
+            log.warning("many pods of a node are gone without a DEL: they are detached slowly", node=node)
 
     async def _ask(self, ask: tuple[str, str, str, int], rule: str, key: Key) -> None:
         """The release comes as that of every DEL does; what no agent answers for is judged again later."""
