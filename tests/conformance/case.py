@@ -159,7 +159,7 @@ _ALL = [
             ("G00008", _B, "agent and controller restart while pods come and go: no leak"),
             (
                 "G00009",
-                _B,
+                _K,
                 "a node not ready: addresses of its stateless pods are released where the switch is on",
             ),
             ("G00010", _K, "a StatefulSet leaves the pool: record and endpoint are removed"),

@@ -9,6 +9,7 @@ Owns processes, credentials and the nodes' CNI configuration. Must not know what
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +32,7 @@ from tests.support.kube_workload import pool
 from tests.support.nats import BINARY as NATS_SERVER
 
 ROOT = Path(__file__).parents[2]
-_CLIENTS, _LEAVES = 4222, 7422
+_CLIENTS, _LEAVES, _HTTP = 4222, 7422, 9464
 _CONFLIST = Path("/etc/cni/net.d/10-orbweaver.conflist")
 ALLOCATORS = 2
 CONTROLLER = "orbweaver-controller"
@@ -87,7 +88,16 @@ class System(OurSystem):
     def tools_bus(self, node: str = "") -> settings.BusSettings:
         """How a tool connects; to ask the services of a node, name it."""
         prefix = subjects.tools_inbox(node) if node else subjects.inbox("tools")
-        return msgspec.structs.replace(self._hub_bus("tools"), inbox_prefix=prefix)
+        return msgspec.structs.replace(self.hub_bus("tools"), inbox_prefix=prefix)
+
+    def metrics(self, node: str = "") -> str:
+        """What a scrape finds of the agent of a node, or of the controller."""
+        address = LOOPBACK if node else self.cluster.gateway
+        script = f"import urllib.request as u; print(u.urlopen('http://{address}:{_HTTP}/metrics').read().decode())"
+        argv = [sys.executable, "-I", "-c", script]
+        if node:
+            return self.cluster.node(node).run(*argv).stdout
+        return subprocess.run(argv, capture_output=True, check=True, text=True).stdout
 
     def install_cni(self, parent: str = "eth1", *, multi_network: bool = True) -> None:
         """Shim, credential and network configuration on every node."""
@@ -157,14 +167,14 @@ class System(OurSystem):
     def _allocator(self, number: int) -> Program:
         replica = f"allocator-{number}"
         system = msgspec.structs.replace(
-            self._hub_bus("tools"), user=SYSTEM_USER, password=self._credentials.system
+            self.hub_bus("tools"), user=SYSTEM_USER, password=self._credentials.system
         )
         return self._service(
             "allocator",
             replica,
             settings.AllocatorSettings(
                 replica=replica,
-                bus=self._hub_bus("allocator"),
+                bus=self.hub_bus("allocator"),
                 system=msgspec.structs.replace(system, inbox_prefix=subjects.inbox(SYSTEM_USER)),
                 mark_file=str(self.directory / "leases.json"),
             ),
@@ -173,7 +183,8 @@ class System(OurSystem):
     def _controller_settings(self) -> settings.ControllerSettings:
         return settings.ControllerSettings(
             replica="controller-0",
-            bus=self._hub_bus("controller"),
+            bus=self.hub_bus("controller"),
+            telemetry=settings.TelemetrySettings(http_address=f"{self.cluster.gateway}:{_HTTP}"),
             source="kubernetes",
             kubeconfig=str(self._controller_kubeconfig()),
         )
@@ -193,6 +204,7 @@ class System(OurSystem):
                 password=self._credentials.nodes[node.name].agent,
                 inbox_prefix=subjects.node_inbox(node.name, "agent"),
             ),
+            telemetry=settings.TelemetrySettings(http_address=f"{LOOPBACK}:{_HTTP}"),
             state="/var/lib/orbweaver",
         )
         argv = _argv("agent", self._write(f"agent-{node.name}.json", config))
@@ -209,7 +221,8 @@ class System(OurSystem):
             _argv(name, self._write(f"{instance}.json", config)), self.directory / f"{instance}.log"
         )
 
-    def _hub_bus(self, identity: str) -> settings.BusSettings:
+    def hub_bus(self, identity: str) -> settings.BusSettings:
+        """How a service of ours connects that runs on the test machine."""
         return settings.BusSettings(
             servers=(f"nats://{self.cluster.gateway}:{_CLIENTS}",),
             user=identity,
