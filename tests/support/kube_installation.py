@@ -46,7 +46,8 @@ class Installation(OurSystem):
     def __init__(self, cluster: Cluster, archives: Sequence[Path]) -> None:
         self.cluster = cluster
         self.directory = cluster.directory / "installation"
-        self.directory.mkdir()
+        self._base = self.directory / "base"
+        self._base.mkdir(parents=True)
         self._archives = archives
         self.ask = Questions(self._tools_bus, [node.name for node in cluster.nodes])
 
@@ -70,24 +71,25 @@ class Installation(OurSystem):
     def apply_overlay(self, tag: str) -> None:
         """`kubectl apply -k`: the development overlay, with this cluster's API server and an image of `archives`."""
         host, _, port = self.cluster.server.url.removeprefix("https://").partition(":")
-        overlay = os.path.relpath(DEPLOY, self.directory)
-        kustomization = {
-            "apiVersion": "kustomize.config.k8s.io/v1beta1",
-            "kind": "Kustomization",
-            "resources": [f"{overlay}/overlays/dev"],
+        deploy = os.path.relpath(DEPLOY, self._base)
+        _write_kustomization(
+            self._base,
+            resources=[f"{deploy}/overlays/dev"],
             # No kube-proxy here: what is in a pod of ours reaches the API server at its own address.
-            "components": [f"{overlay}/components/api-address"],
-            "configMapGenerator": [
-                {
-                    "name": "orbweaver-api",
-                    "namespace": NAMESPACE,
-                    "behavior": "merge",
-                    "literals": [f"KUBERNETES_SERVICE_HOST={host}", f"KUBERNETES_SERVICE_PORT={port}"],
-                }
-            ],
-            "images": [{"name": "localhost/orbweaver", "newTag": tag}],
+            components=[f"{deploy}/components/api-address"],
+        )
+        address = {
+            "name": "orbweaver-api",
+            "namespace": NAMESPACE,
+            "behavior": "merge",
+            "literals": [f"KUBERNETES_SERVICE_HOST={host}", f"KUBERNETES_SERVICE_PORT={port}"],
         }
-        (self.directory / "kustomization.yaml").write_text(json.dumps(kustomization))
+        _write_kustomization(
+            self.directory,
+            resources=[self._base.name],
+            configMapGenerator=[address],
+            images=[{"name": "localhost/orbweaver", "newTag": tag}],
+        )
         self.cluster.server.kubectl("apply", "-k", str(self.directory))
 
     def await_rollout(self) -> None:
@@ -133,3 +135,8 @@ class Installation(OurSystem):
         path = f"/api/v1/namespaces/{NAMESPACE}/{kind}/{name}"
         await_true(f"{kind} {name} is filled", lambda: "data" in self.cluster.server.client.get(path))
         return self.cluster.server.client.get(path)["data"]
+
+
+def _write_kustomization(folder: Path, **fields: Any) -> None:
+    document = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", **fields}
+    (folder / "kustomization.yaml").write_text(json.dumps(document))

@@ -51,6 +51,11 @@ class Space:
     def unreachable(self) -> list[str]:
         return self.cluster.unreachable(self.name, self.pods())
 
+    def sandbox_failures(self) -> list[str]:
+        """What the kubelets said of attaches that failed and were repeated."""
+        events = self.cluster.server.client.items(f"/api/v1/namespaces/{self.name}/events")
+        return [event["message"] for event in events if event["reason"] == "FailedCreatePodSandBox"]
+
     def await_leases_of(self, pods: Callable[[], set[str]]) -> None:
         """Nobody else in this namespace holds an address any more."""
         await_true(

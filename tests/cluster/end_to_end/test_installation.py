@@ -1,0 +1,85 @@
+"""The life of an installation: a newer image comes while pods come and go, and at last all of it goes."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.kube_cluster import Cluster, await_true
+from tests.support.kube_installation import NAMESPACE, TAGS, Installation
+from tests.support.kube_space import Space, assert_distinct
+from tests.support.kube_workload import GROUP, deployment, stateful_set
+
+PODS = 8
+
+
+def test_an_upgrade_while_pods_come_and_go(cluster: Cluster, system: Installation, space: Space) -> None:
+    space.apply(deployment("web", PODS), stateful_set("db", 2))
+    space.await_pods(PODS + 2)
+    kept = {name: held for name, held in space.addresses().items() if name.startswith("db")}
+    failed_before = system.failures()
+    with _churning(space) as rounds:
+        system.apply_overlay(TAGS[1])
+        system.await_rollout()
+        # Some more with everything new.
+        reached = len(rounds) + 2
+        await_true("pods come and go after the upgrade", lambda: len(rounds) >= reached, 120)
+    images = {
+        container["image"] for pod in cluster.pods(NAMESPACE) for container in pod["spec"]["containers"]
+    }
+    assert images == {f"localhost/orbweaver:{TAGS[1]}"}
+    space.await_pods(PODS + 2)
+    addresses = space.addresses()
+    assert_distinct(addresses)
+    assert kept.items() <= addresses.items()
+    assert space.unreachable() == []
+    assert system.failures() == failed_before
+    assert space.sandbox_failures() == []
+    space.await_leases_of(lambda: set(space.addresses()))
+
+
+def test_what_is_uninstalled_leaves_no_finalizer(tmp_path: Path, archives: list[Path]) -> None:
+    with Cluster(tmp_path / "cluster") as cluster, Installation(cluster, archives[:1]) as system:
+        space = Space(cluster, system)
+        space.apply(deployment("web", 4))
+        space.await_pods(4)
+        space.delete()
+        system.delete_overlay()
+        client = cluster.server.client
+        assert not client.exists(f"/api/v1/namespaces/{NAMESPACE}")
+        assert not client.exists(f"/apis/{GROUP}")
+        for kind in ("validatingwebhookconfigurations", "mutatingwebhookconfigurations"):
+            assert client.items(f"/apis/admissionregistration.k8s.io/v1/{kind}") == []
+        definitions = client.items("/apis/apiextensions.k8s.io/v1/customresourcedefinitions")
+        assert not [one for one in definitions if one["spec"]["group"] == GROUP.partition("/")[0]]
+        left = cluster.server.kubectl("get", "namespaces,pods,nodes,deployments", "-A", "-o", "json")
+        assert "spiderpool" not in left and "orbweaver" not in left
+
+
+@contextmanager
+def _churning(space: Space) -> Generator[list[int]]:
+    """Meanwhile the Deployment restarts again and again, and pods of the StatefulSet are deleted; each round is told."""
+    rounds: list[int] = []
+    ended = threading.Event()
+
+    def churn() -> None:
+        for number in itertools.count():
+            if ended.is_set():
+                return
+            space.kubectl("rollout", "restart", "deployment/web")
+            space.kubectl("delete", "pod", f"db-{number % 2}", "--wait=false")
+            space.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
+            rounds.append(number)
+
+    # What a thread starts dies with it (PR_SET_PDEATHSIG): kubectl is done before the thread ends.
+    thread = threading.Thread(target=churn)
+    thread.start()
+    try:
+        yield rounds
+    finally:
+        ended.set()
+        thread.join()
+    assert rounds
