@@ -91,6 +91,7 @@ class App:
             problems=lambda: len(self._source.problems),
         )
         self.synced = False
+        self._resumed = False
         self.sequence = 0
         self._incarnation = uuid.uuid4().hex
         self._outbox: deque[Fact] = deque()
@@ -147,6 +148,7 @@ class App:
         await self._begin_term()
         facts = await self._told()
         self._source.resume(facts)
+        self._resumed = True
         self.sequence = (await self._bus.stream_state(subjects.FACTS.name)).last_sequence
         log.info("resumed", objects=len(self._source.in_force), facts_sequence=self.sequence)
 
@@ -347,6 +349,8 @@ class App:
 
     def facts(self) -> dict[str, str]:
         """Short words about the state, for people and programs."""
+        if not self._resumed:
+            return {"synced": "false"}
         return {
             "objects": str(len(self._source.in_force)),
             "problems": str(len(self._source.problems)),
