@@ -49,7 +49,7 @@ endef
 
 # Whole systems killed, robbed of their store and simulated: minutes each, run by `make test-long`.
 LONG := tests/integration/failpoints tests/integration/loss tests/integration/allocator/test_replicated.py \
-        tests/simulation/test_seeds.py tests/simulation/test_planted.py
+        tests/simulation/test_planted.py
 
 .PHONY: help test-long test-cluster test-cluster-long conformance conformance-cluster setup setup-test setup-cluster demo test test-failpoints bench bench-cluster fuzz sim lint clean
 

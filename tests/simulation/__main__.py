@@ -7,7 +7,7 @@ import contextlib
 import sys
 import time
 
-from tests.simulation.cluster import COMMANDS_MIN, LAST_LINES, Outcome, run
+from tests.simulation.cluster import COMMANDS_MIN, FAULTS_MIN, LAST_LINES, Outcome, run
 from tests.simulation.quiet import quiet
 from tests.simulation.reach import Functions, Reach
 
@@ -43,7 +43,12 @@ def main() -> int:
             commands += outcome.commands
             faults += outcome.faults
             virtual_s += outcome.virtual_s
-            void += outcome.is_void
+            if outcome.is_void:
+                void += 1
+                print(
+                    f"seed {seed} is void: {outcome.commands} commands of {COMMANDS_MIN}, {outcome.faults} faults of {FAULTS_MIN}",
+                    flush=True,
+                )
             reach.take(outcome.counts)
             if outcome.violations:
                 failed += 1
@@ -56,7 +61,7 @@ def main() -> int:
         f"{n} seeds, {failed} failed, {void} void; {n / spent_s:.1f} seeds/s; a seed has {steps // n} steps, {commands // n} commands, "
         f"{faults / n:.1f} faults, {virtual_s / n:.0f} s of virtual time"
     )
-    return 1 if failed else 0
+    return 1 if failed or void else 0
 
 
 if __name__ == "__main__":

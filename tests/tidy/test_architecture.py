@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
 HELD_BY = re.findall(r"\| `(tests/[^`]+)` \|", ARCHITECTURE)
+MAKE_PATHS = sorted(set(re.findall(r"\btests/[\w/.-]*\w", (ROOT / "Makefile").read_text())))
 DOCUMENTS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md")] + sorted(
     path for folder in ("docs", "services", "cni") for path in (ROOT / folder).rglob("*.md")
 )
@@ -45,3 +46,9 @@ def test_links_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
         if "://" not in target:
             assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+@pytest.mark.parametrize("path", MAKE_PATHS)
+def test_each_path_of_the_makefile_exists(path: str) -> None:
+    """pytest runs nothing at all when one of its paths does not."""
+    assert (ROOT / path).exists()
