@@ -1,0 +1,164 @@
+"""deploy/ agrees with the code: every settings file is read, Secrets are those of the identities, ports are those that services know, the
+dashboard asks for metrics that there are."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+
+from services.bus import settings as bus
+from services.bus.key import AUDIENCE
+from services.bus.settings import HubSettings, LeafSettings
+from services.bus.vault import HUB_SECRET, identity_secret
+from services.webhook.configuration import NAMESPACE
+from shared import settings
+from shared.subjects import HUB_IDENTITIES
+
+REPOSITORY = Path(__file__).parents[2]
+DEPLOY = REPOSITORY / "deploy"
+TYPES: dict[str, type[msgspec.Struct]] = {
+    "hub": HubSettings,
+    "leaf": LeafSettings,
+    "allocator": settings.AllocatorSettings,
+    "controller": settings.ControllerSettings,
+    "webhook": settings.WebhookSettings,
+    "agent": settings.AgentSettings,
+    "rdma": settings.RdmaSettings,
+    "tools": settings.ToolsSettings,
+}
+ENVIRONMENT = {
+    "POD_NAME": "orbweaver-nats-0",
+    "POD_NAMESPACE": NAMESPACE,
+    "HOST_IP": "192.0.2.1",
+    "NODE_NAME": "node.example",
+    "HUB_SERVERS": "3",
+    "OTLP_ENDPOINT": "",
+}
+
+
+def objects() -> Iterator[dict[str, Any]]:
+    for path in sorted((DEPLOY / "base").rglob("*.yaml")):
+        if path.parent.name != "settings":
+            yield from (one for one in yaml.safe_load_all(path.read_text()) if one)
+
+
+def workloads() -> dict[str, dict[str, Any]]:
+    kinds = ("DaemonSet", "Deployment", "StatefulSet")
+    return {
+        one["metadata"]["name"]: one["spec"]["template"]["spec"] for one in objects() if one["kind"] in kinds
+    }
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize("name", TYPES)
+def test_settings_are_read(name: str, tmp_path: Path) -> None:
+    """Each as its service reads it, with the files that a cluster would mount."""
+    for file, text in (
+        ("hub.orbweaver-nats-0", "tls://192.0.2.1:5741"),
+        ("password", "p"),
+        ("system-password", "s"),
+    ):
+        (tmp_path / file).write_text(text)
+    for identity in ("agent", "rdma"):
+        (tmp_path / f"{identity}.password").write_text("p")
+    text = (DEPLOY / "base" / "settings" / f"{name}.yaml").read_text()
+    for mounted in ("/etc/orbweaver/bus", "/etc/orbweaver/secret", "/var/lib/orbweaver/leaf"):
+        text = text.replace(mounted, str(tmp_path))
+    path = tmp_path / f"{name}.yaml"
+    path.write_text(text)
+    found: Any = settings.read_settings(path, TYPES[name])
+    if name in HUB_IDENTITIES:
+        assert found.bus.user == name and found.bus.password == "p"
+        assert found.bus.servers == ("tls://192.0.2.1:5741",) and found.bus.tls_ca_file
+    if name in ("agent", "rdma"):
+        assert found.bus.servers == (f"nats://127.0.0.1:{bus.LEAF_PORT}",)
+        assert found.bus.inbox_prefix == f"_INBOX_node.node=2Eexample.{name}"
+
+
+def test_every_settings_file_is_mounted_and_its_variables_are_set() -> None:
+    generated = yaml.safe_load((DEPLOY / "base" / "kustomization.yaml").read_text())["configMapGenerator"]
+    assert set(generated[0]["files"]) == {f"settings/{name}.yaml" for name in TYPES}
+    known = {literal.partition("=")[0] for literal in generated[1]["literals"]}
+    for spec in workloads().values():
+        for container in [*spec.get("initContainers", []), *spec["containers"]]:
+            named = re.findall(r"settings/(\w+)\.yaml", json.dumps(container))
+            given = {one["name"] for one in container.get("env", [])}
+            given |= known if "envFrom" in container else set()
+            for name in named:
+                text = (DEPLOY / "base" / "settings" / f"{name}.yaml").read_text()
+                assert set(re.findall(r"\$\{(\w+)\}", text)) <= given, (container["name"], name)
+
+
+def test_the_hub_may_fill_every_secret_and_no_secret_is_in_a_manifest() -> None:
+    secrets = {one["metadata"]["name"]: one for one in objects() if one["kind"] == "Secret"}
+    wanted = {HUB_SECRET, *(identity_secret(identity) for identity in HUB_IDENTITIES)}
+    assert set(secrets) == wanted
+    assert not any(set(one) & {"data", "stringData"} for one in secrets.values())
+    (role,) = [
+        one for one in objects() if one["kind"] == "Role" and one["metadata"]["name"] == "orbweaver-nats"
+    ]
+    (rule,) = [rule for rule in role["rules"] if rule["resources"] == ["secrets"]]
+    assert set(rule["resourceNames"]) == wanted and set(rule["verbs"]) == {"get", "patch"}
+
+
+def test_who_needs_nothing_of_the_api_server_has_no_token_for_it() -> None:
+    bound = {
+        subject["name"]
+        for one in objects()
+        if one["kind"] in ("RoleBinding", "ClusterRoleBinding")
+        for subject in one["subjects"]
+    }
+    assert bound == {"orbweaver-nats", "orbweaver-controller", "orbweaver-webhook"}
+    for name, spec in workloads().items():
+        account = spec["serviceAccountName"]
+        assert spec["automountServiceAccountToken"] is (account in bound), name
+    volumes = {volume["name"]: volume for volume in workloads()["orbweaver-agent"]["volumes"]}
+    (source,) = volumes["identity"]["projected"]["sources"]
+    assert source["serviceAccountToken"]["audience"] == AUDIENCE
+
+
+def test_everything_is_on_the_host_network_with_ports_of_its_own() -> None:
+    taken: dict[int, str] = {}
+    for name, spec in workloads().items():
+        assert spec["hostNetwork"] is True and spec["dnsPolicy"] == "Default", name
+        assert {"operator": "Exists"} in spec["tolerations"], name
+        for container in spec["containers"]:
+            for port in container.get("ports", []):
+                assert taken.setdefault(port["containerPort"], name) == name
+    hub = {bus.CLIENT_PORT, bus.CLUSTER_PORT, bus.LEAFNODES_PORT, bus.IDENTITY_PORT, bus.HUB_MONITOR_PORT}
+    assert {port for port, name in taken.items() if name == "orbweaver-nats"} == hub
+    assert {bus.LEAF_PORT, bus.LEAF_MONITOR_PORT} <= set(taken)
+
+
+def test_every_service_has_probes_and_resources() -> None:
+    for name, spec in workloads().items():
+        for container in spec["containers"]:
+            assert container["resources"]["requests"] and container["resources"].get("limits"), name
+            if name != "orbweaver-tools":
+                assert "livenessProbe" in container and "startupProbe" in container, container["name"]
+
+
+def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
+    text = (REPOSITORY / "shared" / "telemetry").joinpath("metrics.py").read_text()
+    known = set(re.findall(r'"(orbweaver_[a-z_]+)"', text)) | {"orbweaver_spans_dropped"}
+    board = json.loads((DEPLOY / "components" / "grafana-dashboard" / "orbweaver.json").read_text())
+    asked = {
+        re.sub(r"_(total|bucket|count|sum)$", "", name)
+        for panel in board["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"orbweaver_[a-z_]+", target["expr"])
+    }
+    assert len(asked) > 10 and asked <= known, asked - known
