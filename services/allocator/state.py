@@ -302,6 +302,11 @@ class State:
         self._wake = [(until_ns + by_ns, family, address) for until_ns, family, address in self._wake]
         for attempt in self.voided:
             self.voided[attempt] += by_ns
+        # of pods that live still: who takes their place, or their addresses, waits as long
+        for holding in self.holdings.values():
+            for held in holding.interfaces.values():
+                if held.rest_until_ns:
+                    held.rest_until_ns += by_ns
 
     def _keep_from_others(self, item: QuarantinedItem) -> None:
         """The first claim stands: a second node's does not take its place."""
