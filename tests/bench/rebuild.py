@@ -39,10 +39,11 @@ async def measure(directory: Path) -> float:
             start_s = time.monotonic()
             await asyncio.to_thread(_lose, stage)
             await stage.cluster.connected()
-            publishing = asyncio.create_task(publish_facts(stage.bus, objects))
-            reply = await stage.fleet.attach(stage.fleet.request(nodes[0], _NEW))
+            attaching = asyncio.create_task(stage.fleet.attach(stage.fleet.request(nodes[0], _NEW)))
+            await publish_facts(stage.bus, objects)
+            async with stage.cluster.objects_known():
+                reply = await attaching
             took_s = time.monotonic() - start_s
-            await publishing
             view = await stage.cluster.until(stage.cluster.view)
     if before & {grant.address for grant in reply.grants}:
         raise RuntimeError(f"an address in use was given anew: {reply}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,9 +17,9 @@ from services.allocator.audit import audit
 from services.allocator.log import fold_message
 from services.allocator.state import State
 from shared import subjects
-from shared.bus import Bus, BusError, NoResponder, StreamMessage
+from shared.bus import Bus, BusError, Message, NoResponder, StreamMessage
 from shared.contracts.codec import encode
-from shared.contracts.facts import FactsSynced, ObjectFact, ObjectGone
+from shared.contracts.facts import ASK_SYNC, FactsSynced, ObjectFact, ObjectGone, SyncAnswer
 from shared.contracts.ipam import ALLOCATE_REPLY, Allocate, Allocated, InterfaceRequest, Refused, Release
 from shared.contracts.query import (
     IPAM_ANSWER,
@@ -93,6 +94,21 @@ class Cluster:
         self.server = server
         self.acknowledged: dict[str, tuple[str, ...]] = {}
         self._version = 0
+
+    @asynccontextmanager
+    async def objects_known(self) -> AsyncGenerator[None]:
+        """Answers as a controller does whose facts are as their source: before that nothing is judged or rebuilt."""
+
+        async def synced(message: Message) -> bytes:
+            ASK_SYNC.decode(message.data)
+            state = await self.bus.stream_state("FACTS")
+            return encode(SyncAnswer(facts_sequence=state.last_sequence, objects=0))
+
+        serving = await self.bus.serve(subjects.ASK_SYNC, synced)
+        try:
+            yield
+        finally:
+            await serving.stop()
 
     async def facts(self, *manifests: str, synced: bool = True) -> None:
         """Publishes objects and, if `synced`, the mark of a full list."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 import msgspec
 
@@ -22,7 +21,6 @@ from shared.contracts.adopt import (
 )
 from shared.contracts.codec import encode
 from shared.contracts.collect import ASK_DETACH, VERDICTS, AskDetach, Collect, DetachAnswer, Verdicts
-from shared.contracts.facts import ASK_SYNC, SyncAnswer
 from shared.contracts.ipam import ALLOCATE_REPLY, Allocated, Mark
 from shared.contracts.witness import WitnessReport, digest_of
 from tests.integration.allocator.conftest import POOLS, Cluster, Replicas
@@ -42,22 +40,6 @@ def live(name: str, node: str = "n1") -> str:
         f"apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop, uid: uid-{name}}}\n"
         f"spec: {{nodeName: {node}}}\nstatus: {{phase: Running, podIPs: [{{ip: 10.0.1.0}}]}}\n"
     )
-
-
-@asynccontextmanager
-async def controller(cluster: Cluster) -> AsyncGenerator[None]:
-    """Says that the facts are whole: before that nothing is judged."""
-
-    async def synced(message: Message) -> bytes:
-        ASK_SYNC.decode(message.data)
-        state = await cluster.bus.stream_state("FACTS")
-        return encode(SyncAnswer(facts_sequence=state.last_sequence, objects=0))
-
-    serving = await cluster.bus.serve(subjects.ASK_SYNC, synced)
-    try:
-        yield
-    finally:
-        await serving.stop()
 
 
 async def verdicts(cluster: Cluster, *, dry_run: bool = True) -> Verdicts:
@@ -145,7 +127,7 @@ def test_a_pod_that_is_gone_is_detached_by_its_agent_first(run: Run, replicas: R
 
         await cluster.facts(machine("n1"), live("web"))
         replicas.start("a1")
-        async with controller(cluster):
+        async with cluster.objects_known():
             serving = await cluster.bus.serve(subjects.ask_detach("n1"), on_ask)
             reporting = asyncio.create_task(_report(cluster, "n1"))
             given = await attach_pod(cluster, "web", "c1")
@@ -178,7 +160,7 @@ def test_an_address_on_an_unreachable_node_is_released_and_given_to_nobody(
     async def body(cluster: Cluster) -> None:
         await cluster.facts(machine("n1"), machine("n2"), live("web"), live("web-2"))
         replicas.start("a1")
-        async with controller(cluster):
+        async with cluster.objects_known():
             first = await attach_pod(cluster, "web", "c1")
             second = await attach_pod(cluster, "web-2", "c2")
             await cluster.facts(machine("n1", ready="Unknown"))
