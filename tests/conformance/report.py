@@ -51,9 +51,15 @@ class Report:
             outcome = self.outcome(one)
             if outcome == "failed":
                 why = "no test of it ran" if one.name not in self._ran else "see above"
-                console.print(f"failed: {one.name} ({one.area}) {one.statement}: {why}", markup=False)
+                console.print(
+                    f"failed: {one.name} ({one.area}) {one.statement}: {why}", markup=False, soft_wrap=True
+                )
             elif outcome == "not applicable":
-                console.print(f"not applicable: {one.name} ({one.area}) {one.not_applicable}", markup=False)
+                console.print(
+                    f"not applicable: {one.name} ({one.area}) {one.not_applicable}",
+                    markup=False,
+                    soft_wrap=True,
+                )
         whole = sum(areas.values(), Counter[str]())
         summary = {
             "passed": whole["passed"],

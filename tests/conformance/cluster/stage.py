@@ -40,6 +40,11 @@ def until(look: Callable[[], T], what: str, timeout_s: float = WAIT_S) -> T:
     return found
 
 
+def present(found: T | None) -> T:
+    assert found is not None
+    return found
+
+
 def install_network_definitions(cluster: Cluster) -> None:
     """Multus' kind, which must be there when the controller starts."""
     cluster.server.kubectl("apply", "--server-side", "-k", str(ROOT / "deploy" / "crds" / "multus"))
@@ -87,8 +92,10 @@ class Stage:
         self._is_set = False
 
     def close(self) -> None:
-        """The namespace goes, then the pools; nothing is left to hold them."""
-        self.space.delete()
+        """What is in the namespace goes, then the pools: nothing is left to hold them. The namespace's own end is not waited for."""
+        self.space.cluster.server.kubectl(
+            "delete", "namespace", self.name, "--ignore-not-found", "--wait=false"
+        )
         self.space.await_leases_of(set)
         if self._is_set:
             self.client.delete(_SETTINGS)
@@ -167,12 +174,11 @@ class Stage:
             return None
 
     def await_definition(self, name: str, *, contains: str = "") -> Json:
-        return until(
-            lambda: (
-                (found := self.definition(name)) and contains in found["spec"].get("config", "") and found
-            ),
-            f"definition {name} with {contains!r}",
-        )
+        def found() -> Json | None:
+            definition = self.definition(name)
+            return definition if definition and contains in definition["spec"].get("config", "") else None
+
+        return present(until(found, f"definition {name} with {contains!r}"))
 
     def plugins(self, name: str, *, contains: str = "") -> list[Json]:
         """Of the definition's configuration."""

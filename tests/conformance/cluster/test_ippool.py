@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from tests.conformance.case import case
-from tests.conformance.cluster.stage import OURS, Stage, drawing, until
+from tests.conformance.cluster.stage import OURS, Json, Stage, drawing, until
 from tests.support.kube_workload import GROUP, pod, pool
 
 PATH = f"{OURS}/spiderippools"
@@ -40,7 +41,7 @@ def test_gateway_and_routes(stage: Stage, family: int) -> None:
     outside, dst = ("172.29.0.1", "10.7.0.0/16") if family == 4 else ("fd00:29::1", "fd07::/32")
     other = "fd07::/32" if family == 4 else "10.7.0.0/16"
 
-    def refused(**changes: object) -> str:
+    def refused(**changes: Any) -> str:
         return stage.refused(pool(name, subnet, *ips, default=False, **changes))
 
     assert "gateway" in refused(gateway=outside)
@@ -78,13 +79,17 @@ def test_many_pools(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     names = [one["metadata"]["name"] for one in pools]
     for name in names:
         stage.own(name)
+
+    def create(one: Json) -> None:
+        stage.client.create(PATH, one)
+
     began_s = time.monotonic()
     with ThreadPoolExecutor(8) as workers:
-        list(workers.map(lambda one: stage.client.create(PATH, one), pools))
+        list(workers.map(create, pools))
         created_s = time.monotonic() - began_s
         for name in names:
             stage.await_known(name)
-        list(workers.map(lambda name: stage.client.delete(f"{PATH}/{name}"), names))
+        list(workers.map(stage.client.delete, [f"{PATH}/{name}" for name in names]))
         until(lambda: not any(map(stage.exists_pool, names)), "all are gone", _MANY_S)
     with capsys.disabled():
         print(f"\n{_MANY} pools created in {created_s:.1f} s, gone after {time.monotonic() - began_s:.1f} s")

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.conformance.case import case
-from tests.conformance.cluster.stage import NADS, OURS, Json, Stage, drawing, until
+from tests.conformance.cluster.stage import NADS, OURS, Json, Stage, drawing, present, until
 from tests.support.kube_workload import GROUP, NETWORKS, pod
 
 NAME, VERSION = "multus.spidernet.io/cr-name", "multus.spidernet.io/cni-version"
@@ -55,7 +55,7 @@ VF: Json = {"resourceName": "example.com/vf"}
     ("network", "text"),
     [
         refused("M00005", "customCNI", made("custom", customCNI='{"type": "x"')),
-        refused("M00005", "customCNI", made("custom", customCNI="[1, 2]")),
+        refused("M00005", "customCNI", made("custom", customCNI="bridge")),
         refused("M00013", "unsupported CNI version", made(annotations={VERSION: "2.0"})),
         refused("M00015", "sriov", made("sriov", VF, macvlan={"master": ["ens7"]})),
         refused("M00015", "ipvlan", made("macvlan") | {"spec": {"cniType": "ipvlan"}}),
@@ -303,7 +303,7 @@ def test_injection(stage: Stage) -> None:
         stored = stage.taken(wanted)
         return stored if stored["metadata"]["annotations"].get(NETWORKS, "").count("rail") == 2 else None
 
-    stored = until(injected, "both networks are known to the webhook")
+    stored = present(until(injected, "both networks are known to the webhook"))
     assert stored["metadata"]["annotations"][NETWORKS] == f"{stage.name}/rail-a,{stage.name}/rail-b"
     limits = stored["spec"]["containers"][0]["resources"]["limits"]
     assert {name: limits[name] for name in resources.values()} == dict.fromkeys(resources.values(), "1")

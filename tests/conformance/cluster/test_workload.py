@@ -200,8 +200,8 @@ def test_a_daemon_set_over_two_zones(stage: Stage) -> None:
 
 @case("L00008")
 def test_a_stateful_set_keeps_its_addresses_until_its_pool_changes(stage: Stage) -> None:
-    bound = {"podAffinity": {"matchLabels": {"app": "db"}}}
-    old, new = (stage.pool(name=name, **bound) for name in ("old", "new"))
+    bound = {"matchLabels": {"app": "db"}}
+    old, new = (stage.pool(name=name, podAffinity=bound) for name in ("old", "new"))
     stage.space.apply(stateful_set("db", 2, drawing(old)))
     stage.space.await_pods(2)
     before = stage.sane(old)
