@@ -30,6 +30,7 @@ NAMESPACE = "orbweaver-system"
 TAGS = ("dev", "next")
 """Two images: upgrades go from the first to the second."""
 _ROLLOUT = "--timeout=180s"
+_KINDS = ("spiderippools", "spidersubnets", "spidermultusconfigs", "spidercoordinators", "spiderreservedips")
 
 
 def build_image(archive: Path, tag: str) -> Path:
@@ -114,9 +115,10 @@ class Installation(OurSystem):
             )
         return said + self.kubectl("get", "events", check=False)[-3000:]
 
-    def delete_overlay(self) -> None:
-        """`kubectl delete -k`, as one uninstalls."""
-        self.cluster.server.kubectl("delete", "-k", str(self.directory), "--timeout=180s")
+    def uninstall(self) -> None:
+        """As docs/deploy.md has it: the objects first, while the controller that keeps their finalizers runs."""
+        self.cluster.server.kubectl("delete", ",".join(_KINDS), "--all", "-A", _ROLLOUT)
+        self.cluster.server.kubectl("delete", "-k", str(self.directory), _ROLLOUT)
 
     def _tools_bus(self, node: str) -> BusSettings:
         told = self._data("configmaps", BUS_CONFIG_MAP)

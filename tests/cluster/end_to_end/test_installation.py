@@ -42,12 +42,12 @@ def test_an_upgrade_while_pods_come_and_go(cluster: Cluster, system: Installatio
 
 
 def test_what_is_uninstalled_leaves_no_finalizer(tmp_path: Path, archives: list[Path]) -> None:
-    with Cluster(tmp_path / "cluster") as cluster, Installation(cluster, archives[:1]) as system:
+    with Cluster(tmp_path / "cluster", nodes=1) as cluster, Installation(cluster, archives[:1]) as system:
         space = Space(cluster, system)
         space.apply(deployment("web", 4))
         space.await_pods(4)
         space.delete()
-        system.delete_overlay()
+        system.uninstall()
         client = cluster.server.client
         assert not client.exists(f"/api/v1/namespaces/{NAMESPACE}")
         assert not client.exists(f"/apis/{GROUP}")
