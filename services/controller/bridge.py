@@ -37,7 +37,7 @@ from services.controller.typed import (
 )
 from services.controller.watched import Watched
 from services.controller.writing import Worker, Writing
-from shared.bus import Bus, BusError, StreamMessage
+from shared.bus import Bus, BusError, Follow, StreamMessage
 from shared.contracts.attach import ATTACH_EVENT
 from shared.contracts.codec import MessageError
 from shared.contracts.disagreement import DISAGREEMENT_EVENT
@@ -105,6 +105,7 @@ class Bridge:
             EVENT: self._events,
         }
         self._mirrored: Mirror | None = None
+        self._following: list[Follow] = []
         told.listen(self._on_change)
 
     @property
@@ -200,7 +201,7 @@ class Bridge:
             try:
                 if first is None:
                     first = (await self._bus.stream_state(stream.name)).last_sequence + 1
-                await self._bus.follow(stream.name, take, start_sequence=first)
+                self._following.append(await self._bus.follow(stream.name, take, start_sequence=first))
                 return
             except BusError as error:
                 log.debug("not followed yet", stream=stream.name, error=str(error))
