@@ -141,10 +141,10 @@ def test_the_shims_settings_name_its_leaf(running: Commands) -> None:
     [
         (("--node", "a=nowhere-at-all"), "there is no network namespace /run/netns/nowhere-at-all", 1),
         (("--node", "a=/etc/hostname"), "/etc/hostname is not a network namespace", 1),
-        (("--node", "a="), "name a network namespace", 1),
+        (("--node", "a="), "name a network namespace", 2),
         (("--node", "a", "--node", "a"), "given twice", 2),
         (("--node", "a", "--node", "b"), "the same network namespace", 1),
-        (("--node", "a b"), "a node's name", 1),
+        (("--node", "a b"), "a node's name", 2),
     ],
 )
 def test_a_wrong_node_is_one_sentence(
