@@ -55,6 +55,17 @@ class Handle(msgspec.Struct, eq=False):
         return self.due_s
 
 
+class NumberedTask(asyncio.Task[T]):
+    """A set of tasks is gone through in an order that comes from the run, not from where they are in memory."""
+
+    def __init__(self, number: int, coroutine: Coroutine[Any, Any, T], **options: Any) -> None:
+        self.number = number
+        super().__init__(coroutine, **options)
+
+    def __hash__(self) -> int:
+        return self.number
+
+
 class Scheduler:
     """`shuffled`: ready callbacks run in random order; else in the order in which asyncio promises to run them."""
 
@@ -62,6 +73,7 @@ class Scheduler:
         self.random = random
         self.now_s = 0.0
         self.steps = 0
+        self.tasks = 0
         self.failures: list[str] = []
         self.processes: list[Process] = []
         self._shuffled = shuffled
@@ -161,17 +173,21 @@ class Process:
         hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
         running = events._get_running_loop()
         events._set_running_loop(self)  # type: ignore[arg-type]
-        buried: set[asyncio.Task[Any]] = set()
+        buried: set[NumberedTask[Any]] = set()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a coroutine that was never begun
-                while tasks := asyncio.all_tasks(self) - buried:  # type: ignore[arg-type]
-                    for task in tasks:
+                while tasks := self._tasks() - buried:
+                    for task in sorted(tasks, key=hash):
                         _bury(task)
                     buried |= tasks
         finally:
             events._set_running_loop(running)
             sys.unraisablehook = hook
+
+    def _tasks(self) -> set[NumberedTask[Any]]:
+        found = asyncio.all_tasks(self)  # type: ignore[arg-type]
+        return {task for task in found if isinstance(task, NumberedTask)}
 
     def stop(self) -> None:
         self.is_stopped = True
@@ -231,7 +247,8 @@ class Process:
         return asyncio.Future(loop=self)  # type: ignore[arg-type]
 
     def create_task(self, coroutine: Coroutine[Any, Any, T], **options: Any) -> asyncio.Task[T]:
-        return asyncio.Task(coroutine, loop=self, **options)  # type: ignore[arg-type]
+        self.scheduler.tasks += 1
+        return NumberedTask(self.scheduler.tasks, coroutine, loop=self, **options)
 
     def run_in_executor(
         self, _executor: object, function: Callable[..., T], *args: object

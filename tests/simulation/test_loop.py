@@ -97,6 +97,21 @@ def test_the_seed_alone_decides_the_order() -> None:
     assert sorted(order(1)) == list(range(20))
 
 
+def test_a_set_of_tasks_is_gone_through_as_they_were_made() -> None:
+    world = scheduler()
+    process = world.process("p")
+
+    async def wait() -> None:
+        await asyncio.sleep(1)
+
+    async def main() -> None:
+        tasks = [process.create_task(wait()) for _ in range(50)]
+        assert list({*tasks[1:], tasks[0]}) == tasks
+        await asyncio.wait(tasks)
+
+    world.run(process.create_task(main()), until_s=1e6, steps_max=10_000)
+
+
 def test_a_cluster_that_hangs_is_told() -> None:
     world = scheduler()
     process = world.process("p")

@@ -77,7 +77,8 @@ def test_a_rest_noted_while_the_pod_lives_lasts_as_long() -> None:
         ClockMoved(by_ns=HOUR_NS),
     ):
         state.evolve(event)
-    state = State.from_snapshot(Codec(Snapshot).decode(encode(state.snapshot())))
+    snapshots: Codec[Snapshot] = Codec(Snapshot)
+    state = State.from_snapshot(snapshots.decode(encode(state.snapshot())))
     # the pod's object goes now
     for event in decide_collect(state, Facts(), "default", "web", HOUR_NS + SECOND_NS).events:
         state.evolve(event)
