@@ -59,6 +59,10 @@ class System:
 
 def read(state: Path) -> tuple[SystemFile, Credentials]:
     """The description of the system below `state`, running or not. Raises CommandError."""
+    if TOOLS_VARIABLE in os.environ:
+        raise CommandError(
+            "this command is about a system on one machine; of a cluster, `kubectl -n orbweaver-system get pods` tells how its parts are"
+        )
     try:
         file, credentials = read_system(state), read_credentials(state)
     except StandaloneError as error:

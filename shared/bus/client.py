@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -290,9 +291,16 @@ class Connection:
             callback()
 
 
+def _eof(record: logging.LogRecord) -> bool:
+    return "eof_received" not in record.getMessage()
+
+
 def _tls(settings: BusSettings) -> Any:
     if not settings.tls_ca_file:
         return None
     import ssl  # only where TLS is configured: it costs an agent 2 MiB
 
+    # Before Python 3.12 asyncio warns of the answer that its own streams give at the end of a TLS connection (cpython #79156).
+    if _eof not in (log_of_asyncio := logging.getLogger("asyncio")).filters:
+        log_of_asyncio.addFilter(_eof)
     return ssl.create_default_context(cafile=settings.tls_ca_file)

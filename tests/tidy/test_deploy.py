@@ -162,3 +162,29 @@ def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
         for name in re.findall(r"orbweaver_[a-z_]+", target["expr"])
     }
     assert len(asked) > 10 and asked <= known, asked - known
+
+
+def test_the_controller_has_the_rights_of_its_readme_and_no_others() -> None:
+    """tests/cluster/controller/test_rights.py proves that they are enough."""
+    row = re.compile(r"\| `([^`]*)` \| ([^|]+) \| ([^|]+) \| (cluster|installation|kube-system) \|")
+    rows = row.findall((REPOSITORY / "services" / "controller" / "README.md").read_text())
+    assert len(rows) > 10
+    wanted: dict[str, list[tuple[object, ...]]] = {}
+    for group, resources, verbs, place in rows:
+        kinds, _, names = resources.strip().partition(" named ")
+        split = [tuple(part.strip() for part in text.split(",") if part) for text in (kinds, names, verbs)]
+        wanted.setdefault(place, []).append((group, *split))
+    found: dict[str, list[tuple[object, ...]]] = {}
+    for one in yaml.safe_load_all((DEPLOY / "base" / "controller" / "rbac.yaml").read_text()):
+        if one["kind"] not in ("Role", "ClusterRole"):
+            continue
+        namespace = one["metadata"].get("namespace", "")
+        place = {"": "cluster", NAMESPACE: "installation"}.get(namespace, namespace)
+        found[place] = [
+            (
+                rule["apiGroups"][0],
+                *(tuple(rule.get(key, ())) for key in ("resources", "resourceNames", "verbs")),
+            )
+            for rule in one["rules"]
+        ]
+    assert found == wanted
