@@ -177,8 +177,8 @@ class Stage:
                 file, credentials = read_system(self.system.state), read_credentials(self.system.state)
                 assert file is not None
                 assert credentials is not None
-                bus = await Bus.connect(tools_bus(file.ports, credentials), "test")
-                self._asked = Asked(file, credentials, bus)
+                settings = tools_bus(file.ports, credentials)
+                self._asked = Asked(file, credentials, settings, await Bus.connect(settings, "test"))
             return await asked(self._asked)
 
         return self._loop.run_until_complete(work())
