@@ -6,6 +6,7 @@ Owns the order and the pauses. Must not know what is written, nor read a clock: 
 from __future__ import annotations
 
 import heapq
+import math
 from typing import NamedTuple
 
 from services.controller.reflector import backoff_s
@@ -27,7 +28,7 @@ class Schedule:
         self._heap: list[tuple[float, Key]] = []
         self._running: dict[Key, float] = {}
         self._free_at: dict[Key, float] = {}
-        self._again: set[Key] = set()
+        self._again: dict[Key, float] = {}
         self._failures: dict[Key, int] = {}
 
     def __len__(self) -> int:
@@ -36,7 +37,7 @@ class Schedule:
     def add(self, key: Key, now_s: float, after_s: float = 0.0) -> None:
         """The object is to be looked at, as soon as its interval allows and not before `after_s`."""
         if key in self._running:
-            self._again.add(key)
+            self._again[key] = min(now_s + after_s, self._again.get(key, math.inf))
             return
         at_s = max(now_s + after_s, self._free_at.get(key, now_s))
         if key not in self._due or at_s < self._due[key]:
@@ -71,15 +72,15 @@ class Schedule:
         self._failures.pop(key, None)
         if interval_s:
             self._free_at[key] = began_s + interval_s
-        if key in self._again:
-            self._again.discard(key)
-            self.add(key, now_s)
+        again_at_s = self._again.pop(key, None)
+        if again_at_s is not None:
+            self.add(key, now_s, max(0.0, again_at_s - now_s))
         elif len(self._free_at) > 2 * len(self._due) + 1024:
             self._free_at = {one: at_s for one, at_s in self._free_at.items() if at_s > now_s}
 
     def failed(self, key: Key, now_s: float, dice: float) -> None:
         """It is tried again after a pause that grows."""
         del self._running[key]
-        self._again.discard(key)
+        self._again.pop(key, None)
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         self.add(key, now_s, max(INTERVAL_S, backoff_s(failures, dice)))

@@ -71,6 +71,8 @@ class Writing:
                 await self._pause(now_s)
                 continue
             await self._bring(key)
+            # What is brought in line without a request waits for nobody: else all that it depends on would wait for us.
+            await asyncio.sleep(0)
 
     async def _pause(self, now_s: float) -> None:
         at_s = self._schedule.next_at_s()

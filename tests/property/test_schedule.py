@@ -58,3 +58,15 @@ def test_the_schedule(steps: list[tuple[str, Key, float]]) -> None:
         schedule.done(taken, at_s, 0.0)
     assert served == wanted
     assert len(schedule) == 0
+
+
+def test_what_runs_and_is_to_be_looked_at_again_later_waits_until_then() -> None:
+    schedule = Schedule()
+    schedule.add(KEYS[0], 0.0)
+    assert schedule.take(0.0) == KEYS[0]
+    schedule.add(KEYS[0], 0.0, 0.5)
+    schedule.add(KEYS[0], 0.0, 0.2)
+    schedule.done(KEYS[0], 0.1, 0.0)
+    assert schedule.take(0.1) is None
+    assert schedule.next_at_s() == 0.2
+    assert schedule.take(0.2) == KEYS[0]
