@@ -24,6 +24,9 @@ SILENT_S = 25.0
 GAP_S = 0.9
 """Mean time between two faults."""
 
+LOG_LOST = 2
+"""How often the log is lost, beside the other faults, in the seeds that lose something."""
+
 
 class Faults:
     """`count` counts them; `crash_rate` is the probability that an agent is killed at one of its own steps."""
@@ -58,7 +61,7 @@ class Faults:
             (self._controller_lags, 1),
         )
         if self._cluster.loses:
-            kinds = (*kinds, (self._log_lost, 2), (self._older_copy, 1))
+            kinds = (*kinds, (self._log_lost, LOG_LOST), (self._older_copy, 1))
         choices = [kind for kind, weight in kinds for _ in range(weight)]
         while True:
             await asyncio.sleep(random.random() * 2 * GAP_S)

@@ -32,7 +32,7 @@ from shared.contracts.lease import (
     digest,
 )
 from shared.selection.rule import Refusal
-from tests.simulation import cluster
+from tests.simulation import cluster, fault
 from tests.simulation.cluster import run
 from tests.simulation.quiet import quiet
 
@@ -182,6 +182,7 @@ def rebuild_without_one_node() -> AbstractContextManager[object]:
 
     stack = ExitStack()
     stack.enter_context(patch.object(cluster, "LOSING", 1.0))
+    stack.enter_context(patch.object(fault, "LOG_LOST", 20))
     stack.enter_context(patch.object(Recovery, "hear", hear))
     stack.enter_context(
         patch.object(Recovery, "_expected", lambda self, *rest: real_expected(self, *rest) - {"n1"})
