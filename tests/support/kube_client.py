@@ -9,12 +9,15 @@ import http.client
 import json
 import ssl
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 REQUEST_S = 60.0
+_KEPT_S = 20.0
+"""A server closes connections that were idle for minutes; what changes something must not find that out by failing."""
 _MERGE = "application/merge-patch+json"
 _APPLY = "application/apply-patch+yaml"
 
@@ -135,6 +138,10 @@ class Client:
 
     def _connection(self) -> http.client.HTTPSConnection:
         connection = getattr(self._local, "connection", None)
+        now = time.monotonic()
+        if connection is not None and now - self._local.used > _KEPT_S:
+            connection.close()
+        self._local.used = now
         if connection is None:
             connection = http.client.HTTPSConnection(
                 self._host, self._port, timeout=REQUEST_S, context=self._tls
