@@ -81,16 +81,17 @@ class Bridge:
         self._mirroring = Mirroring(bus, self._on_leases)
         self._adopting = Adopting(bus, client, published, may_sync, self._events.note)
         namespace, _, name = settings.cilium_config.partition("/")
+        self._pools = PoolWriter(
+            client,
+            self._typed,
+            self._mirror,
+            AllocatorLeases(bus),
+            published,
+            settings.allocated_ips_max,
+            self._writing.add,
+        )
         self._workers: Mapping[str, Worker] = {
-            POOL: PoolWriter(
-                client,
-                self._typed,
-                self._mirror,
-                AllocatorLeases(bus),
-                published,
-                settings.allocated_ips_max,
-                self._writing.add,
-            ),
+            POOL: self._pools,
             SUBNET: SubnetWriter(client, self._typed),
             ENDPOINT: EndpointWriter(client, self._typed, self._mirror),
             NETWORK: NetworkWriter(client, self._typed),
@@ -192,6 +193,9 @@ class Bridge:
             await asyncio.sleep(RESYNC_S)
             for (namespace, name), _ in self._told.held(NETWORK):
                 self._writing.add(NETWORK, namespace, name)
+            for (_, name), item in self._told.held(POOL):
+                if self._pools.is_foreign(name, item.resource_version):
+                    self._writing.add(POOL, "", name)
             self._writing.add(COORDINATOR, "", self._settings.coordinator)
 
     async def _follow(self, stream: StreamSpec, take: Callable[[StreamMessage], Awaitable[None]]) -> None:

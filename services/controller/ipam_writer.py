@@ -29,6 +29,14 @@ Published = Callable[[], int]
 """The sequence of FACTS up to which all is told that is known here; 0 while something waits."""
 
 
+class _Written(msgspec.Struct, frozen=True, kw_only=True):
+    """Our last status of a pool, and the version of the object with it."""
+
+    uid: str
+    digest: str
+    resource_version: int
+
+
 class PoolWriter:
     def __init__(
         self,
@@ -48,7 +56,12 @@ class PoolWriter:
         self._published = published
         self._records_max = records_max
         self._look_again = look_again
-        self._written: dict[str, tuple[str, str]] = {}
+        self._written: dict[str, _Written] = {}
+
+    def is_foreign(self, name: str, resource_version: int) -> bool:
+        """Whether somebody else may have written the pool since we did: what its status says need not be ours any more."""
+        written = self._written.get(name)
+        return written is not None and resource_version > written.resource_version
 
     async def bring(self, namespace: str, name: str) -> float:
         mirror, found = self._mirror(), self._typed.pool(name)
@@ -62,13 +75,16 @@ class PoolWriter:
         if pool.metadata.terminating and not held:
             return await self._let_go(pool.metadata, item.resource_version)
         status = pool_status(pool.spec, held, self._records_max)
-        written = (item.uid, digest_of(status))
-        if self._written.get(name) == written:
+        digest, before = digest_of(status), self._written.get(name)
+        same = before is not None and (before.uid, before.digest) == (item.uid, digest)
+        if same and not self.is_foreign(name, item.resource_version):
             return 0.0
-        await self._client.apply(
+        answer = await self._client.apply(
             f"{_path('spiderippools', name)}/status", _body(POOL, item.uid, name, status)
         )
-        self._written[name] = written
+        self._written[name] = _Written(
+            uid=item.uid, digest=digest, resource_version=max(item.resource_version, _version_in(answer))
+        )
         return max(WRITE_INTERVAL_S, min(len(held), self._records_max) / RECORDS_PER_S)
 
     async def _let_go(self, meta: ObjectMeta, resource_version: int) -> float:
@@ -153,6 +169,18 @@ def _holder_of(holders: list[Holder], uid: str) -> Holder | None:
     """Of several who go by one name, the pod that is there, else the last that came."""
     of_pod = [holder for holder in holders if uid and holder.uid in ("", uid)]
     return (of_pod or holders or [None])[-1]
+
+
+class _Meta(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    resource_version: str = "0"
+
+
+class _Answer(msgspec.Struct, frozen=True, kw_only=True):
+    metadata: _Meta = _Meta()
+
+
+def _version_in(answer: bytes) -> int:
+    return int(msgspec.json.decode(answer, type=_Answer).metadata.resource_version)
 
 
 def _path(plural: str, name: str) -> str:
