@@ -205,6 +205,8 @@ class Checker:
                 )
                 for address, paths in wire.addresses.items()
                 for path in paths
+                # that it rests may be lost with the log, and nothing of ours would tell of another plugin's link
+                if not wire.is_leaving(path, address)
             ),
         )
 

@@ -49,6 +49,8 @@ class SimulatedLink(msgspec.Struct):
     mac: str
     mode: str
     up: bool = False
+    is_leaving: bool = False
+    """Another plugin's, our DEL is answered: it goes within `UNLINK_S`."""
     addresses: dict[str, None] = {}
     routes: dict[tuple[str, str], None] = {}
 
@@ -106,6 +108,12 @@ class Wire:
         namespace.links[ifname] = SimulatedLink("02:00:00:00:00:01", "bridge", up=True)
         for address in addresses:
             self.up(namespace, ifname, address)
+
+    def is_leaving(self, path: str, address: str) -> bool:
+        """Whether an address is up there on nothing but links that go in a moment."""
+        links = self.namespaces[path].links.values()
+        having = [link for link in links if any(a.partition("/")[0] == address for a in link.addresses)]
+        return bool(having) and all(link.is_leaving for link in having)
 
     def _down(self, path: str, link: SimulatedLink) -> None:
         for address in link.addresses:

@@ -123,6 +123,9 @@ class Kubelet:
         body = FORGOTTEN_CONFIGS[int(random() * 2)] if random() < 0.1 else None
         await self.shim.call("DEL", sandbox, ifname, body=body)
         if sandbox.form == "ipam":
+            namespace = self._cluster.wire.namespaces.get(sandbox.netns)
+            if namespace is not None and ifname in namespace.links:
+                namespace.links[ifname].is_leaving = namespace.container_id == sandbox.container_id
             await asyncio.sleep(random() * UNLINK_S)
             namespace = self._cluster.wire.namespaces.get(sandbox.netns)
             if namespace is not None and namespace.container_id == sandbox.container_id:
