@@ -129,7 +129,7 @@ class SubnetWriter:
 
 
 class EndpointWriter:
-    """An endpoint is there while its pod has addresses. One that no lease and no pod stands for is removed."""
+    """An endpoint is there while its pod has addresses. One is removed that no lease stands for, nor its pod."""
 
     def __init__(self, client: KubeClient, typed: Typed, mirror: Callable[[], Mirror | None]) -> None:
         self._client = client
@@ -146,7 +146,9 @@ class EndpointWriter:
         holder = _holder_of(mirror.of_pod(namespace, name), pod.metadata.uid if pod is not None else "")
         path = f"/apis/{API_VERSION}/namespaces/{namespace}/spiderendpoints/{name}"
         if item is not None and note is not None:
-            ended = holder is None and (pod is None or note.terminating)
+            ended = holder is None and (
+                pod is None or note.terminating or note.pod_uid not in ("", pod.metadata.uid)
+            )
             if ended or (note.terminating and holder is not None and note.pod_uid != holder.uid):
                 return await self._remove(path, item.uid, note)
         if holder is None or (note is not None and note.terminating):

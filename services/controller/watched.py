@@ -173,9 +173,11 @@ def item_of(watched: Watched, raw: bytes) -> tuple[Name, Item] | None:
 
 def _pod(raw: bytes) -> bytes | None:
     pod = _POD.decode(raw)
-    if pod.spec.host_network:
-        return None  # it gets no address, and no runtime calls us for it
     meta = pod.metadata
+    owner = meta.controller
+    if pod.spec.host_network and (owner is None or owner.kind != "StatefulSet"):
+        # It gets no address, and no runtime calls us for it. One of a StatefulSet tells that what its forerunner had waits for nobody.
+        return None
     kept = {
         key: text
         for key, text in meta.annotations.items()

@@ -69,7 +69,13 @@ def test_no_plugin_any_more(stage: Stage) -> None:
         for kind in pools:
             stage.space.kubectl("delete", kind.lower(), kind.lower(), "--cascade=orphan", "--wait=false")
         for replica_set in stage.client.items(f"/apis/apps/v1/namespaces/{stage.name}/replicasets"):
-            stage.space.kubectl("delete", "replicaset", replica_set["metadata"]["name"], "--cascade=orphan")
+            stage.space.kubectl(
+                "delete",
+                "replicaset",
+                replica_set["metadata"]["name"],
+                "--cascade=orphan",
+                "--ignore-not-found",
+            )
         stage.space.kubectl("delete", "pods", "--all", "--force", "--grace-period=0", "--wait=false")
         until(lambda: not stage.space.pods(), "the objects are gone")
         stage.await_empty(*pools.values(), timeout_s=_COLLECTED_S)

@@ -79,8 +79,14 @@ def test_a_pod_is_reduced_to_what_is_read() -> None:
     assert "resourceVersion" not in body["metadata"]
 
 
-def test_pods_of_the_nodes_network_are_not_kept() -> None:
+def test_pods_of_the_nodes_network_are_not_kept_but_those_of_a_stateful_set() -> None:
+    def pod(kind: str) -> dict[str, Any]:
+        owner = {"apiVersion": "apps/v1", "kind": kind, "name": "db", "uid": "o", "controller": True}
+        return {"metadata": meta() | {"ownerReferences": [owner]}, "spec": {"hostNetwork": True}}
+
     assert kept(ROWS["Pod"], {"metadata": meta(), "spec": {"hostNetwork": True}}) is None
+    assert kept(ROWS["Pod"], pod("DaemonSet")) is None
+    assert kept(ROWS["Pod"], pod("StatefulSet"))["spec"]["hostNetwork"]
 
 
 def test_a_heartbeat_of_a_node_changes_nothing() -> None:
