@@ -16,12 +16,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 MODULE = Path(__file__).parent / "kubernetes"
+KWOK_MODULE = Path(__file__).parent / "kwok"
+KWOK = "sigs.k8s.io/kwok"
 PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kubelet")
+_STAGES = (
+    "node/fast/node-initialize.yaml",
+    "node/heartbeat-with-lease/node-heartbeat-with-lease.yaml",
+    "pod/fast/pod-ready.yaml",
+    "pod/fast/pod-complete.yaml",
+    "pod/fast/pod-delete.yaml",
+)
 _SAY_EVERY_S = 30.0
 _SYSTEM_PATH = "/usr/sbin:/sbin"
 """runc and iptables lie there, which is not in every root's PATH."""
@@ -32,10 +41,8 @@ class Missing(Exception):
 
 
 def release() -> str:
-    """The pinned release, as `v1.34.4`."""
-    found = re.search(r"^require k8s\.io/kubernetes (\S+)$", (MODULE / "go.mod").read_text(), re.MULTILINE)
-    assert found, "kubernetes/go.mod pins no release"
-    return found[1]
+    """The pinned release of Kubernetes, as `v1.34.4`."""
+    return _pinned(MODULE, "k8s.io/kubernetes")
 
 
 def cache() -> Path:
@@ -50,13 +57,20 @@ def folder() -> Path:
 
 def programs() -> Path:
     """The folder that has all PROGRAMS, after building those that were missing. Raises Missing."""
-    if not _missing():
-        return folder()
-    with _alone():
-        missing = _missing()
-        if missing:
-            _build(missing)
-    return folder()
+    packages = {name: f"k8s.io/kubernetes/cmd/{name}" for name in PROGRAMS}
+    return _built(MODULE, folder(), packages, f"Kubernetes {release()}", _version_flags())
+
+
+def kwok() -> Path:
+    """The folder that has `kwok`, which plays nodes without a machine, and `stages.yaml`, by which it does. Raises Missing."""
+    version = _pinned(KWOK_MODULE, KWOK)
+    target = cache() / "cluster" / f"kwok-{version}" / "bin"
+    _built(KWOK_MODULE, target, {"kwok": f"{KWOK}/cmd/kwok"}, f"kwok {version}", "")
+    stages = target / "stages.yaml"
+    if not stages.exists():
+        source = cache() / "go-mod" / f"{KWOK}@{version}" / "kustomize" / "stage"
+        stages.write_text("---\n".join((source / name).read_text() for name in _STAGES))
+    return target
 
 
 def system_program(name: str, package: str) -> str:
@@ -69,22 +83,34 @@ def system_program(name: str, package: str) -> str:
     return path
 
 
-def _missing() -> tuple[str, ...]:
-    return tuple(name for name in PROGRAMS if not (folder() / name).exists())
+def _pinned(module: Path, path: str) -> str:
+    found = re.search(rf"^require {re.escape(path)} (\S+)$", (module / "go.mod").read_text(), re.MULTILINE)
+    assert found, f"{module}/go.mod pins no {path}"
+    return found[1]
 
 
-def _build(names: tuple[str, ...]) -> None:
+def _built(source: Path, target: Path, packages: Mapping[str, str], what: str, flags: str) -> Path:
+    """`target`, after building those of `packages` (by program) that it lacks."""
+    if all((target / name).exists() for name in packages):
+        return target
+    with _alone(target):
+        missing = {name: package for name, package in packages.items() if not (target / name).exists()}
+        if missing:
+            _build(source, target, missing, what, flags)
+    return target
+
+
+def _build(source: Path, target: Path, packages: Mapping[str, str], what: str, flags: str) -> None:
     # `go build -mod=mod` completes go.mod: it works on a copy.
-    module = folder().parent / "module"
+    module = target.parent / "module"
     shutil.rmtree(module, ignore_errors=True)
-    shutil.copytree(MODULE, module)
-    folder().mkdir(parents=True, exist_ok=True)
-    _say(f"Building Kubernetes {release()} ({', '.join(names)}) into {folder()}: minutes, the first time")
+    shutil.copytree(source, module)
+    _say(f"Building {what} ({', '.join(packages)}) into {target}: minutes, the first time")
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(dir=folder().parent) as fresh:
+    with tempfile.TemporaryDirectory(dir=target.parent) as fresh:
         command = [
-            _go(), "build", "-mod=mod", "-trimpath", "-buildvcs=false", f"-ldflags={_link_flags()}", "-o", f"{fresh}/",
-            *(f"k8s.io/kubernetes/cmd/{name}" for name in names),
+            _go(), "build", "-mod=mod", "-trimpath", "-buildvcs=false", f"-ldflags=-s -w {flags}".rstrip(), "-o", f"{fresh}/",
+            *packages.values(),
         ]  # fmt: skip
         log = module / "build.log"
         with log.open("wb") as out:
@@ -98,18 +124,18 @@ def _build(names: tuple[str, ...]) -> None:
                         f"  {time.monotonic() - began:.0f} s, {len(log.read_text().splitlines())} modules fetched"
                     )
         if process.returncode:
-            raise Missing(f"Kubernetes {release()} does not build, see {log}:\n{log.read_text()[-2000:]}")
-        for name in names:
-            (Path(fresh) / name).rename(folder() / name)
+            raise Missing(f"{what} does not build, see {log}:\n{log.read_text()[-2000:]}")
+        for name in packages:
+            (Path(fresh) / name).rename(target / name)
     _say(f"  built in {time.monotonic() - began:.0f} s")
 
 
-def _link_flags() -> str:
+def _version_flags() -> str:
     version = release()
     major, minor, _ = version.removeprefix("v").split(".")
     component, client = "k8s.io/component-base/version", "k8s.io/client-go/pkg/version"
     return (
-        f"-s -w -X {component}.gitVersion={version} -X {component}.gitMajor={major} -X {component}.gitMinor={minor} "
+        f"-X {component}.gitVersion={version} -X {component}.gitMajor={major} -X {component}.gitMinor={minor} "
         f"-X {component}.gitTreeState=clean -X {client}.gitVersion={version}"
     )
 
@@ -135,10 +161,10 @@ def _say(text: str) -> None:
 
 
 @contextmanager
-def _alone() -> Generator[None]:
+def _alone(target: Path) -> Generator[None]:
     """One builder at a time on this machine; whoever waited finds the programs built."""
-    folder().mkdir(parents=True, exist_ok=True)
-    with (folder().parent / "lock").open("w") as lock:
+    target.mkdir(parents=True, exist_ok=True)
+    with (target.parent / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

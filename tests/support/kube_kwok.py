@@ -1,0 +1,56 @@
+"""Nodes without a machine: kwok says of their pods that they run. For load on everybody who watches; nothing attaches there.
+
+Owns kwok's process and its Node objects. Must not know what is tested.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from tests.cluster import build
+from tests.support.kube_cluster import Cluster, await_true, is_ready
+from tests.support.kube_process import Program
+
+_MARK = "kwok.x-k8s.io/node"
+_READY_S = 120.0
+
+
+class FakeNodes:
+    """`with FakeNodes(cluster, 50):` — so many Ready nodes more, called `fake-0` and so on."""
+
+    def __init__(self, cluster: Cluster, count: int) -> None:
+        self._cluster = cluster
+        self.names = [f"fake-{number}" for number in range(count)]
+        folder = build.kwok()
+        argv = [
+            str(folder / "kwok"),
+            f"--kubeconfig={cluster.server.kubeconfig}",
+            f"--config={folder / 'stages.yaml'}",
+            f"--manage-nodes-with-annotation-selector={_MARK}=fake",
+            "--node-lease-duration-seconds=40",
+        ]
+        self.kwok = Program(argv, cluster.directory / "kwok.log", {"HOME": str(cluster.directory)})
+
+    def __enter__(self) -> Self:
+        client = self._cluster.server.client
+        for name in self.names:
+            metadata = {"name": name, "annotations": {_MARK: "fake"}, "labels": {"type": "kwok"}}
+            capacity = {"cpu": "32", "memory": "256Gi", "pods": "110"}
+            status = {"capacity": capacity, "allocatable": capacity}
+            client.create("/api/v1/nodes", {"metadata": metadata, "status": status})
+        self.kwok.start()
+        await_true("the fake nodes are Ready", self._are_ready, _READY_S, self.kwok.tail)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kwok.stop(kill=True)
+        for name in self.names:
+            self._cluster.server.client.delete(f"/api/v1/nodes/{name}")
+
+    def _are_ready(self) -> bool:
+        self.kwok.assert_running()
+        nodes = self._cluster.server.client.items("/api/v1/nodes", labelSelector="type=kwok")
+        return len(nodes) == len(self.names) and all(map(is_ready, nodes))
