@@ -40,6 +40,14 @@ REST_S = 240.0
 STEPS_MAX = 3_000_000
 UNTIL_S = 3_000.0
 LAST_LINES = 60
+OF_A_TERM = (
+    "Leader.run",
+    "Leader._decide_for_ever",
+    "Leader._take_releases",
+    "Collector.run",
+    "Bulletin.run",
+)
+"""What runs once while a replica leads, and is not left when its term ends."""
 LOSING = 0.25
 """The share of seeds in which acknowledged records may be lost."""
 
@@ -266,6 +274,11 @@ class Cluster:
             if memory.sequence == state.sequence and memory.holdings != state.holdings:
                 yield f"the memory of {leader.name} is not what the log says"
             yield from audit(memory)
+        for allocator in self.allocators:
+            running = [task.get_coro().__qualname__ for task in allocator.process.tasks()]
+            for name in OF_A_TERM:
+                if running.count(name) != allocator.leads:
+                    yield f"{allocator.name} runs {name} {running.count(name)} times, leads: {allocator.leads}"
 
     def _unsettled_sandbox(
         self, owner: str, netns: str, attached: dict[str, tuple[str, ...]]

@@ -177,7 +177,7 @@ class Process:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a coroutine that was never begun
-                while tasks := self._tasks() - buried:
+                while tasks := self.tasks() - buried:
                     for task in sorted(tasks, key=hash):
                         _bury(task)
                     buried |= tasks
@@ -185,7 +185,8 @@ class Process:
             events._set_running_loop(running)
             sys.unraisablehook = hook
 
-    def _tasks(self) -> set[NumberedTask[Any]]:
+    def tasks(self) -> set[NumberedTask[Any]]:
+        """Those that are not done."""
         found = asyncio.all_tasks(self)  # type: ignore[arg-type]
         return {task for task in found if isinstance(task, NumberedTask)}
 

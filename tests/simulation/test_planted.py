@@ -15,6 +15,7 @@ import pytest
 
 from services.allocator import decide, watch
 from services.allocator.facts import Facts
+from services.allocator.hearing import Hearing
 from services.allocator.leader import Leader
 from services.allocator.log import LeaseLog
 from services.allocator.recovery import Recovery
@@ -190,6 +191,16 @@ def rebuild_without_one_node() -> AbstractContextManager[object]:
     return stack
 
 
+def term_leaves_its_ear() -> AbstractContextManager[object]:
+    async def close(_: Hearing) -> None:
+        pass
+
+    stack = ExitStack()
+    stack.enter_context(patch.object(Hearing, "stop", lambda _: None))
+    stack.enter_context(patch.object(Hearing, "close", close))
+    return stack
+
+
 @pytest.mark.parametrize(
     "plant",
     [
@@ -203,6 +214,7 @@ def rebuild_without_one_node() -> AbstractContextManager[object]:
         attach_overtakes_detach,
         two_families_half_done,
         rebuild_without_one_node,
+        term_leaves_its_ear,
     ],
 )
 def test_a_planted_bug_is_seen(plant: Plant) -> None:
