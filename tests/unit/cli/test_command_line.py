@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from services.cli.__main__ import application
 from services.cli.manual import COMMANDS
+from shared.failpoint import POINTS
 
 
 def orbweaver(
@@ -166,3 +168,12 @@ def test_a_reader_that_has_seen_enough_is_no_failure() -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
+
+
+def test_every_failpoint_is_listed() -> None:
+    listed = json.loads(orbweaver("failpoints", "-o", "json").stdout)
+    assert listed == [
+        {"name": name, "drops": point.drops, "stands": point.stands} for name, point in POINTS.items()
+    ]
+    table = orbweaver("failpoints").stdout
+    assert all(f"\n{name} " in table for name in POINTS)
