@@ -19,6 +19,7 @@ from services.bus.settings import HubSettings, LeafSettings
 from services.bus.vault import HUB_SECRET, identity_secret
 from services.webhook.configuration import NAMESPACE
 from shared import settings
+from shared.manifests.settings import CONFIG_MAP
 from shared.subjects import HUB_IDENTITIES
 
 REPOSITORY = Path(__file__).parents[2]
@@ -188,3 +189,26 @@ def test_the_controller_has_the_rights_of_its_readme_and_no_others() -> None:
             for rule in one["rules"]
         ]
     assert found == wanted
+
+
+def test_settings_of_spiderpool_stay_in_force_where_its_component_is_taken_in() -> None:
+    """The controller may read and lead where its settings say, and that is all that differs from ours."""
+    folder = DEPLOY / "components" / "spiderpool-settings"
+    ours = yaml.safe_load((DEPLOY / "base" / "settings" / "controller.yaml").read_text())
+    theirs = yaml.safe_load((folder / "controller.yaml").read_text())
+    assert theirs == ours | {"installation_namespace": "kube-system"}
+    component = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    deletion, grant = component["patches"]
+    assert yaml.safe_load(deletion["patch"])["metadata"] == {
+        "name": CONFIG_MAP,
+        "namespace": NAMESPACE,
+    }
+    roles = {
+        one["metadata"]["namespace"]: one["rules"]
+        for one in objects()
+        if one["kind"] == "Role" and one["metadata"]["name"] == "orbweaver-controller"
+    }
+    added = yaml.safe_load(grant["patch"])
+    assert added[0] == {"op": "add", "path": "/rules/0/resourceNames/-", "value": CONFIG_MAP}
+    assert roles["kube-system"][0]["resources"] == ["configmaps"]
+    assert [one["value"] for one in added[1:]] == roles[NAMESPACE][1:]
