@@ -232,6 +232,13 @@ def test_every_button_has_its_resource_and_its_script(tilt: Tilt) -> None:
         assert all(f"${{{given['name']}:-" in script for given in button.get("inputs", []))
 
 
+def test_the_test_pod_runs_the_image_that_the_nodes_have() -> None:
+    """Tilt builds under tags of its own, so a tag that is written down is on no node."""
+    (container,) = yaml.safe_load((TILT / "actions" / "pod.yaml").read_text())["spec"]["containers"]
+    script = (TILT / "actions" / "attach").read_text()
+    assert "get deployment/orbweaver-tools" in script and f'"{container["name"]}=$image"' in script
+
+
 def test_paths_that_are_watched_exist(tilt: Tilt) -> None:
     for call in tilt.of("watch_file"):
         assert (TILT / call["file_path"]).exists()
