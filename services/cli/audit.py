@@ -20,7 +20,7 @@ Json = dict[str, Any]
 Result = Literal["ok", "warn", "fail"]
 NEARLY_FULL = 0.8
 NEIGHBOURS_WANTED = 28160
-"""What the agent sets where it may: the reference's value of gc_thresh3."""
+"""The value of gc_thresh3 that the reference sets on its nodes."""
 SHOWN_MAX = 10
 """Findings of one check that are listed each; the rest is a number."""
 
