@@ -47,9 +47,8 @@ define need_root
 	@[[ $$(id -u) == 0 ]] || { echo "\`make $@\` makes network namespaces and links: run it as root." >&2; exit 1; }
 endef
 
-# Whole systems killed, robbed of their store and simulated: minutes each, run by `make test-long`.
-LONG := tests/integration/failpoints tests/integration/loss tests/integration/allocator/test_replicated.py \
-        tests/simulation/test_planted.py
+# Whole systems killed and robbed of their store: minutes each, run by `make test-long`.
+LONG := tests/integration/failpoints tests/integration/loss tests/integration/allocator/test_replicated.py
 
 .PHONY: help test-long test-cluster test-cluster-long conformance conformance-cluster setup setup-test setup-cluster demo test test-failpoints bench bench-cluster fuzz sim lint clean
 
@@ -64,13 +63,13 @@ demo: setup ## the main job: two nodes, twenty pods, every one pings every other
 	$(need_root)
 	@$(BIN)/orbweaver demo
 
-test: setup setup-test ## the tests, with real runtimes, kernel and NATS server, in under 10 minutes
+test: setup setup-test ## the tests, with real runtimes, kernel and NATS server, in under 10 minutes; PYTEST=--lf: those that failed
 	$(need_root)
-	@$(BIN)/python -m pytest --durations=15 -n 2 --dist loadfile --ignore=tests/cluster --ignore=tests/conformance $(LONG:%=--ignore=%)
+	@$(BIN)/python -m pytest $(PYTEST) --durations=15 -n 2 --dist loadfile --ignore=tests/cluster --ignore=tests/conformance $(LONG:%=--ignore=%)
 
-test-long: setup setup-test ## what takes longer: kills and losses of a whole system, three servers, simulated clusters
+test-long: setup setup-test ## what takes longer: kills and losses of a whole system, three servers
 	$(need_root)
-	@$(BIN)/python -m pytest --durations=15 $(LONG)
+	@$(BIN)/python -m pytest $(PYTEST) --durations=15 $(LONG)
 
 test-failpoints: setup setup-test ## kills at every failpoint alone, in the middle of 100 attaches: what `make test-long` does in part
 	$(need_root)
@@ -78,11 +77,11 @@ test-failpoints: setup setup-test ## kills at every failpoint alone, in the midd
 
 test-cluster: setup setup-cluster ## in a real Kubernetes cluster, nodes as namespaces of this machine; builds what is missing first
 	$(need_root)
-	@$(BIN)/python -m pytest --durations=15 --ignore=tests/cluster/long tests/cluster
+	@$(BIN)/python -m pytest $(PYTEST) --durations=15 --ignore=tests/cluster/long tests/cluster
 
 test-cluster-long: setup setup-cluster ## what takes longer there: five minutes without API server, a thousand pods
 	$(need_root)
-	@$(BIN)/python -m pytest --durations=15 tests/cluster/long
+	@$(BIN)/python -m pytest $(PYTEST) --durations=15 tests/cluster/long
 
 conformance: setup setup-test ## what users of Spiderpool rely on, case by case, through the real services; last line JSON
 	$(need_root)
