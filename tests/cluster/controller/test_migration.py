@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from tests.cluster.controller.conftest import OURS, Starting, attach, pod, pool, reading, wait_for
+from shared.settings import AllocatorSettings, ControllerSettings
+from tests.cluster.controller.conftest import LEASE, OURS, Starting, attach, pod, pool, reading, wait_for
 from tests.support.kube import ApiServer, namespace
 from tests.support.nats import NatsServer
 from tests.support.service import Service
@@ -137,3 +141,84 @@ def test_what_we_mirror_is_not_read_back(
             await asyncio.to_thread(wait_for, mended)
 
     asyncio.run(main())
+
+
+@contextlib.contextmanager
+def installation(server: ApiServer, directory: Path) -> Iterator[NatsServer]:
+    """Bus, allocator and controller, with a lease log of their own."""
+    nats = NatsServer(directory / "nats")
+    (directory / "nats").mkdir(parents=True)
+    nats.start()
+    bus = nats.settings
+    allocator = AllocatorSettings(
+        replica="a1", bus=bus("allocator"), system=bus("sys"), mark_file=str(directory / "mark.json")
+    )
+    controller = ControllerSettings(
+        replica="c1", bus=bus("controller"), source="kubernetes", kubeconfig=str(server.kubeconfig)
+    )
+    server.client.delete(LEASE)
+    services = [
+        Service("services.allocator", allocator, directory),
+        Service("services.controller", controller, directory),
+    ]
+    try:
+        for service in services:
+            service.start()
+        yield nats
+    finally:
+        for service in services:
+            service.kill()
+        nats.stop()
+
+
+def test_back_to_spiderpool_and_here_again(crds: ApiServer, tmp_path: Path) -> None:
+    """What we leave is what Spiderpool works on: it frees and gives addresses by our records, and a second installation by its."""
+    place = namespace(crds)
+    crds.client.create(f"{OURS}/spiderippools", pool("rack", gateway="10.6.0.1"))
+    pods = f"/api/v1/namespaces/{place}/pods"
+    one, two = (crds.client.create(pods, pod(name)) for name in ("one", "two"))
+
+    def status() -> dict[str, Any]:
+        return crds.client.get(f"{OURS}/spiderippools/rack")["status"]
+
+    def endpoints() -> dict[str, Any]:
+        return {
+            found["metadata"]["name"]: found
+            for found in crds.client.items(f"{OURS}/namespaces/{place}/spiderendpoints")
+        }
+
+    async def attached(nats: NatsServer, *made: dict[str, Any]) -> list[str]:
+        async with reading(nats) as reader:
+            await reader.synced()
+            return [(await attach(reader, each, "rack")).address.partition("/")[0] for each in made]
+
+    with installation(crds, tmp_path / "first") as nats:
+        of_one, of_two = asyncio.run(attached(nats, one, two))
+        wait_for(lambda: status().get("allocatedIPCount") == 2 and len(endpoints()) == 2)
+    records = {
+        address: {"pod": f"{place}/{made['metadata']['name']}", "podUid": made["metadata"]["uid"]}
+        for address, made in ((of_one, one), (of_two, two))
+    }
+    assert json.loads(status()["allocatedIPs"]) == records
+
+    # as Spiderpool does at the end of a pod, and at the start of the next, which gets the lowest free address
+    crds.client.delete(f"{pods}/two", grace_s=0)
+    ended = f"{OURS}/namespaces/{place}/spiderendpoints/two"
+    crds.client.patch(ended, {"metadata": {"finalizers": None}})
+    crds.client.delete(ended)
+    three = crds.client.create(pods, pod("three"))
+    records[of_two] = {"pod": f"{place}/three", "podUid": three["metadata"]["uid"]}
+    crds.client.request(
+        "PATCH",
+        f"{OURS}/spiderippools/rack/status",
+        {"status": {"allocatedIPs": json.dumps(records), "allocatedIPCount": 2}},
+        content_type="application/merge-patch+json",
+    )
+    crds.client.create(f"{OURS}/namespaces/{place}/spiderendpoints", endpoint(three, of_two, "rack"))
+
+    four = crds.client.create(pods, pod("four"))
+    with installation(crds, tmp_path / "second") as nats:
+        of_four, *kept = asyncio.run(attached(nats, four, one, three))
+        assert kept == [of_one, of_two]
+        assert of_four not in kept
+        wait_for(lambda: status().get("allocatedIPCount") == 3)
