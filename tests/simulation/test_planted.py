@@ -18,6 +18,7 @@ from services.allocator.facts import Facts
 from services.allocator.hearing import Hearing
 from services.allocator.leader import Leader
 from services.allocator.log import LeaseLog
+from services.allocator.picture import Picture
 from services.allocator.recovery import Recovery
 from services.allocator.state import Holding, Snapshot, State
 from shared.bus import BusError
@@ -140,17 +141,18 @@ def collection_on_empty_facts() -> AbstractContextManager[object]:
 
 
 def snapshot_off_by_one() -> AbstractContextManager[object]:
-    real = State.snapshot
+    """It stands for a record whose leases it has not: the newest."""
+    real = Picture.__init__
 
-    def snapshot(self: State) -> Snapshot:
-        whole = real(self)
-        newest = max((held.generation for h in whole.holdings for held in h.interfaces.values()), default=0)
-        without = [
-            h for h in whole.holdings if all(held.generation < newest for held in h.interfaces.values())
+    def made(self: Picture, snapshot: Snapshot, holdings: dict[str, Holding] | None = None) -> None:
+        whole = holdings or {holding.owner: holding for holding in snapshot.holdings}
+        newest = max((held.generation for h in whole.values() for held in h.interfaces.values()), default=0)
+        snapshot.holdings = [
+            h for h in whole.values() if all(held.generation < newest for held in h.interfaces.values())
         ]
-        return msgspec.structs.replace(whole, holdings=without)
+        real(self, snapshot)
 
-    return patch.object(State, "snapshot", snapshot)
+    return patch.object(Picture, "__init__", made)
 
 
 def attach_overtakes_detach() -> AbstractContextManager[object]:
