@@ -12,26 +12,36 @@ from tests.support.kube_cluster import Cluster
 from tests.support.kube_image import BUSYBOX
 
 KUBELETS_SETTINGS = ("vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops")
+FOLDERS = (
+    "/var/lib/cni",
+    "/var/lib/kubelet",
+    "/var/log/pods",
+    "/var/log/containers",
+    "/etc/kubernetes",
+    "/run/containerd",
+)
+"""What kubelet and runtime make for themselves, each on its own machine."""
 
 
-def _of_this_machine() -> dict[str, object]:
+def _of_this_machine(directory: Path) -> dict[str, object]:
     """What a cluster could leave behind; other test processes' own is not ours."""
     own = str(os.getpid())
+    mounts = Path("/proc/mounts").read_text().splitlines()
     links = subprocess.run(
         ["ip", "-br", "link"], capture_output=True, text=True, check=True
     ).stdout.splitlines()
     return {
         "namespaces": sorted(entry.name for entry in Path("/run/netns").glob(f"*{own}*")),
         "links": sorted(line.split()[0] for line in links if own in line.split()[0]),
-        "mounts": sorted(line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()),
+        "mounts": sorted(path for line in mounts if own in (path := line.split()[1]) or str(directory) in path),
         "groups": sorted(name for name in kube_cgroup.names("orbkube-") if own in name),
         "settings": {name: Path("/proc/sys", name).read_text() for name in KUBELETS_SETTINGS},
-        "files": sorted(str(path) for folder in ("/var/lib", "/var/log", "/etc/cni", "/opt", "/run") for path in Path(folder).glob("*")),
+        "folders": [path for path in FOLDERS if Path(path).exists()],
     }  # fmt: skip
 
 
 def test_pods_of_two_nodes_reach_each_other_and_nothing_is_left(tmp_path: Path) -> None:
-    before = _of_this_machine()
+    before = _of_this_machine(tmp_path)
     with Cluster(tmp_path / "cluster") as cluster:
         cluster.use_macvlan_plugins()
         cluster.await_ready()
@@ -46,6 +56,6 @@ def test_pods_of_two_nodes_reach_each_other_and_nothing_is_left(tmp_path: Path) 
         pods = cluster.await_pods(name, 2)
         assert cluster.unreachable(name, pods) == []
         assert cluster.exec(name, "on-node1", "hostname").strip() == "on-node1"
-    assert _of_this_machine() == before
+    assert _of_this_machine(tmp_path) == before
     found = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True, check=False)
     assert not found.stdout
