@@ -110,7 +110,7 @@ class KubeClient:
         return await self._exchange("DELETE", path, None, {"preconditions": {"uid": uid}})
 
     async def watch(self, path: str, query: Mapping[str, str], timeout_s: float) -> AsyncGenerator[bytes]:
-        """The lines of a watch, until the server ends it in order or has been silent for long."""
+        """The lines of a watch, until the server ends it in order or has been silent for long. An empty one says that it is open."""
         whole = {
             **query,
             "watch": "true",
@@ -126,6 +126,7 @@ class KubeClient:
         try:
             if response.status >= 400:
                 raise _refusal(response.status, await response.read())
+            yield b""
             rest = b""
             async for chunk in response.content.iter_any():
                 *lines, rest = (rest + chunk).split(b"\n")

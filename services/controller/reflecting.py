@@ -123,6 +123,10 @@ class Reflecting:
         lines = self._client.watch(self.watched.collection, query, WATCH_S * (1 + self._dice()))
         try:
             async for line in lines:
+                if not line:
+                    # Nothing may happen for hours: that the server took the watch up is an answer.
+                    self._answered()
+                    continue
                 notice = notice_of(self.watched, line)
                 if notice.type == "ERROR":
                     if notice.code == GONE:
