@@ -25,7 +25,7 @@ PACKAGES = python3-venv libpython$(PYTHON_VERSION)-dev gcc libc6-dev libexpat1-d
 # The runtimes and the rival plugins that the tests and the benchmark run for real.
 TEST_PACKAGES := containernetworking-plugins podman runc busybox-static iputils-ping
 # A Kubernetes cluster of this machine's own: what its nodes run, and what makes images without a registry.
-CLUSTER_PACKAGES := etcd-server containerd runc containernetworking-plugins busybox-static iputils-ping buildah debootstrap
+CLUSTER_PACKAGES := etcd-server containerd runc containernetworking-plugins busybox-static iputils-ping buildah debootstrap faketime
 PYTHON_VERSION = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 # Installs those of the named Debian packages that are missing, and says which.
