@@ -40,6 +40,8 @@ class Kubelet:
         self.shim = Shim(cluster)
         self.resting = False
         self.live: dict[str, Sandbox] = {}
+        self.returning: dict[str, Sandbox] = {}
+        """Those of which one interface is taken down and put up again: no GC may take the others for leftovers."""
         self.known: dict[str, Sandbox] = {}
         """Those that a DEL is still to come for: a runtime forgets none before."""
         self.forgotten: dict[str, Sandbox] = {}
@@ -189,7 +191,7 @@ class Kubelet:
                 else:
                     form: Form = "ipam" if random() < 0.3 else "multus"
                     # whoever makes the links himself must not be robbed of an address before he has removed the link
-                    stands = self.known if form == "ipam" else self.live
+                    stands = self.known if form == "ipam" else self.live | self.returning
                     ours = [one for one in stands.values() if (one.form == "ipam") == (form == "ipam")]
                     valid = [
                         (one.container_id, name) for one in ours if one.node == node for name in one.calls

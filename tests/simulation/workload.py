@@ -157,7 +157,11 @@ class Workload:
                     kubelet.end(sandbox)
                     for name in sandbox.wanted if sandbox.form == "native" else (ifname,):
                         sandbox.attached.pop(name, None)
-                    await kubelet.delete(sandbox, ifname)
+                    kubelet.returning[sandbox.container_id] = sandbox
+                    try:
+                        await kubelet.delete(sandbox, ifname)
+                    finally:
+                        del kubelet.returning[sandbox.container_id]
                     if sandbox.netns not in self._cluster.wire.namespaces:
                         return  # the machine was started anew meanwhile
                     kubelet.live[sandbox.container_id] = sandbox
