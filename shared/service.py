@@ -24,11 +24,14 @@ from shared.bus import Bus, BusDenied, BusError, Message, Serving, StreamMismatc
 from shared.contracts.codec import MessageError, encode
 from shared.contracts.query import QUERY_SERVICE, ServiceView
 from shared.exit import START_AGAIN, STOPPED, WRONG_SETTINGS
-from shared.settings import BusSettings, TelemetrySettings, read_settings
+from shared.settings import BusSettings, TelemetrySettings, hub_servers, read_settings
 from shared.task import end
 from shared.telemetry import Telemetry
 
 log = structlog.get_logger()
+
+_LOOK_S = 2.0
+"""How often the folder of the hub's servers is looked at, which the kubelet renews once a minute or so."""
 
 
 class ServiceSettings(Protocol):
@@ -83,6 +86,12 @@ async def _serve(service: str, settings: S, instance: str, node: str, opening: O
     telemetry = Telemetry.start(service, instance, node, settings.telemetry)
     task = asyncio.current_task()
     assert task is not None
+    moved = asyncio.create_task(_moved(settings.bus))
+
+    def moved_on(_: asyncio.Task[None]) -> None:
+        task.cancel()
+
+    moved.add_done_callback(moved_on)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:
@@ -97,6 +106,11 @@ async def _serve(service: str, settings: S, instance: str, node: str, opening: O
             log.info("started", http=await telemetry.serve_http(app.not_ready))
             await _run(app, bus)
     except asyncio.CancelledError:
+        if moved.done():
+            log.warning(
+                "the hub's servers are elsewhere now: starting again", folder=settings.bus.servers_folder
+            )
+            return START_AGAIN
         log.info("stopping")
         return STOPPED
     except (BusDenied, StreamMismatch) as error:
@@ -105,8 +119,21 @@ async def _serve(service: str, settings: S, instance: str, node: str, opening: O
     except (BusError, OSError, ValueError) as error:
         log.error("cannot serve", error=str(error))
         return START_AGAIN
+    finally:
+        moved.remove_done_callback(moved_on)
+        await end([moved])
     log.error("the service ended by itself, or the bus gave up the connection")
     return START_AGAIN
+
+
+async def _moved(bus: BusSettings) -> None:
+    """Returns when the folder names other servers than we know: a client of NATS keeps to those that it began with."""
+    while True:
+        await asyncio.sleep(_LOOK_S)
+        # while the kubelet renews the folder, a file of it may be away
+        with contextlib.suppress(OSError):
+            if bus.servers_folder and (hub_servers(Path(bus.servers_folder)) or bus.servers) != bus.servers:
+                return
 
 
 async def _run(app: App, bus: Bus) -> None:

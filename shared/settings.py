@@ -186,7 +186,7 @@ def _with_files(bus: BusSettings, node: str) -> BusSettings:
         servers = hub_servers(Path(bus.servers_folder))
         if not servers:
             raise ValueError(f"{bus.servers_folder}: no server of the hub is known yet")
-        bus = msgspec.structs.replace(bus, servers=servers, servers_folder="")
+        bus = msgspec.structs.replace(bus, servers=servers)
     if not bus.servers:
         raise ValueError(f"bus of {bus.user}: neither servers nor servers_folder is given")
     return bus

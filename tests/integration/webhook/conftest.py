@@ -62,6 +62,11 @@ class Webhook:
         self._process = None
         return code
 
+    def code(self) -> int | None:
+        """The exit code of a process that ended by itself."""
+        assert self._process is not None
+        return self._process.poll()
+
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()
