@@ -81,7 +81,7 @@ def identities(island: Island) -> dict[str, BusSettings]:
 async def may_publish(bus: Bus, subject: str) -> bool:
     """Does the server take a message on this subject from this identity?"""
     try:
-        await bus.request(subject, b"", 0.3)
+        await bus.request(subject, b"", 3.0)
     except BusDenied:
         return False
     except BusError:
