@@ -18,7 +18,8 @@ Kind = Literal["used twice", "no lease", "not attached", "ahead of the log", "ke
 
 
 class Up(msgspec.Struct, frozen=True, kw_only=True):
-    """An address that a kernel shows, in the network namespace of that container. `pod_uid` is empty where no pod stands behind it."""
+    """An address that a kernel shows, in the network namespace of that container. `container_id` is empty where the address is of no
+    attachment of that namespace, `pod_uid` where no pod stands behind it."""
 
     node: str
     netns: str
@@ -80,7 +81,12 @@ def _used_twice(evidence: Evidence, leased: Mapping[str, Iterable[LeaseView]]) -
     places: dict[str, set[str]] = {}
     for up in evidence.up:
         places.setdefault(up.address, set()).add(f"{up.netns} of {up.node}")
-    users |= {address: found for address, found in places.items() if len(found) > 1}
+    strays = {up.address for up in evidence.up if not up.container_id}
+    for address, found in places.items():
+        if address in strays and address in nodes:
+            users[address] |= found
+        elif len(found) > 1:
+            users[address] = found
     for address, by in users.items():
         if len(by) > 1:
             yield Violation(

@@ -26,7 +26,7 @@ from services.agent.kernel import Kernel
 from services.agent.kernel_thread import KernelThreads
 from services.agent.reconcile import Reconciliation
 from services.agent.release import Releases
-from services.agent.witness import Witness
+from services.agent.witness import Witness, strays_of
 from shared import failpoint, subjects
 from shared.bus import Bus, BusError, Message
 from shared.clock import NodeClock
@@ -36,6 +36,7 @@ from shared.contracts.query import (
     QUERY_ATTACHMENTS,
     AttachmentsPage,
     AttachmentView,
+    StrayView,
 )
 from shared.errors import OrbweaverError
 from shared.ids import AttachmentId
@@ -339,7 +340,14 @@ class App:
 
         entries = sorted(self._journal.entries.values(), key=lambda entry: entry.attachment)
         rows = await asyncio.gather(*map(shown, entries))
-        return encode(AttachmentsPage(attachments=tuple(row for of_entry in rows for row in of_entry)))
+        strays = await self._strays() if question.strays else ()
+        attachments = tuple(row for of_entry in rows for row in of_entry)
+        return encode(AttachmentsPage(attachments=attachments, strays=strays))
+
+    async def _strays(self) -> tuple[StrayView, ...]:
+        before = tuple(self._journal.entries.values())
+        scan = await self._kernel.scan()
+        return strays_of((*before, *self._journal.entries.values()), scan, self._attachments.is_busy)
 
     def _facts(self) -> dict[str, str]:
         return {

@@ -16,13 +16,23 @@ from services.agent.netns import Netns, NetnsError
 DIRECTORY = Path("/run/netns")
 
 
+class Sighting(msgspec.Struct, frozen=True, kw_only=True):
+    """`address` (CIDR) on link `ifname`, in the namespace with that identity, which is at the path `netns`."""
+
+    address: str
+    ifname: str
+    netns: str
+    device: int
+    inode: int
+
+
 class Scan(msgspec.Struct, frozen=True, kw_only=True):
-    """`addresses` (CIDR) → the link's name. `looked`: every namespace that is there could be looked into; `namespaces` is how many
-    those are, the node's own not counted."""
+    """`looked`: every namespace that is there could be looked into; `namespaces` is how many those are, the node's own not
+    counted."""
 
     looked: bool
     namespaces: int
-    addresses: dict[str, str]
+    sightings: tuple[Sighting, ...] = ()
 
 
 def walk(
@@ -30,25 +40,35 @@ def walk(
     sightings: Callable[[Netns], dict[str, str]],
     directory: Path = DIRECTORY,
 ) -> Scan:
-    """Blocks. A namespace that goes away meanwhile is none."""
+    """Blocks. `sightings` has addresses (CIDR) and the names of their links in one namespace. A namespace that goes away meanwhile
+    is none, one at two paths is one."""
     looked = True
-    namespaces = 0
-    addresses: dict[str, str] = {}
+    found: dict[tuple[int, int], tuple[Sighting, ...]] = {}
     try:
         paths = sorted(directory.iterdir())
     except OSError:
-        return Scan(looked=False, namespaces=0, addresses={})
+        return Scan(looked=False, namespaces=0)
     for path in paths:
         try:
             netns = Netns.open(str(path))
         except NetnsError:
             continue
         with netns:
-            if is_node(netns):
+            identity = (netns.device, netns.inode)
+            if identity in found or is_node(netns):
                 continue
-            namespaces += 1
             try:
-                addresses.update(sightings(netns))
+                here = sightings(netns)
             except KernelError:
-                looked = False
-    return Scan(looked=looked, namespaces=namespaces, addresses=addresses)
+                looked, here = False, {}
+            found[identity] = tuple(
+                Sighting(
+                    address=address, ifname=ifname, netns=netns.path, device=netns.device, inode=netns.inode
+                )
+                for address, ifname in here.items()
+            )
+    return Scan(
+        looked=looked,
+        namespaces=len(found),
+        sightings=tuple(one for of_netns in found.values() for one in of_netns),
+    )

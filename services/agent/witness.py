@@ -20,6 +20,7 @@ from shared import limits, subjects
 from shared.bus import Bus, BusError, Message, Serving
 from shared.contracts.codec import MessageError, encode
 from shared.contracts.ipam import Mark
+from shared.contracts.query import StrayView
 from shared.contracts.witness import (
     WITNESS_QUESTION,
     Adopt,
@@ -65,6 +66,7 @@ def report_of(
 
 def claims_of(entries: Iterable[Entry], scan: Scan) -> Iterator[Claim]:
     """Everything with an address in the journal, then what only the kernel shows. Pure."""
+    links = {one.address: one.ifname for one in scan.sightings}
     told: set[str] = set()
     for entry in entries:
         for held in entry.leased:
@@ -81,12 +83,28 @@ def claims_of(entries: Iterable[Entry], scan: Scan) -> Iterator[Claim]:
                 pod_namespace=entry.pod_namespace,
                 pod_name=entry.pod_name,
                 pod_uid=entry.pod_uid,
-                live=set(held.addresses) <= scan.addresses.keys(),
+                live=set(held.addresses) <= links.keys(),
             )
-    for address in sorted(scan.addresses.keys() - told):
-        yield Claim(
-            container_id="", ifname=scan.addresses[address], addresses=(address,), state="kernel", live=True
-        )
+    for address in sorted(links.keys() - told):
+        yield Claim(container_id="", ifname=links[address], addresses=(address,), state="kernel", live=True)
+
+
+def strays_of(
+    entries: Iterable[Entry], scan: Scan, is_busy: Callable[[AttachmentId], bool]
+) -> tuple[StrayView, ...]:
+    """What the kernel shows in a namespace without an entry that has it there. A namespace where something is under way is left
+    out. `entries` has those of before and after the scan: an attachment may come or go meanwhile. Pure."""
+    known: set[tuple[int, int, str]] = set()
+    moving: set[tuple[int, int]] = set()
+    for entry in entries:
+        if entry.state != "completed" or is_busy(entry.attachment):
+            moving.add((entry.device, entry.inode))
+        known.update((entry.device, entry.inode, a) for held in entry.leased for a in held.addresses)
+    return tuple(
+        StrayView(address=one.address, interface=one.ifname, netns=one.netns)
+        for one in scan.sightings
+        if (one.device, one.inode) not in moving and (one.device, one.inode, one.address) not in known
+    )
 
 
 def details_of(

@@ -6,15 +6,16 @@ to CHECKS. A check that finds nothing wrong says so in one finding, so that a re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, cast
 
 import msgspec
 
 from services.cli.status import total_ips
-from shared.audit import Evidence, Kind, judge
+from shared.audit import Evidence, Kind, Up, bare, judge
 from shared.contracts.facts import SourceProblem
-from shared.contracts.query import AllocatorView, AttachmentView, LeaseView
+from shared.contracts.query import AllocatorView, AttachmentView, LeaseView, StrayView
+from shared.net.ranges import IntervalSet, parse_address
 
 Json = dict[str, Any]
 Result = Literal["ok", "warn", "fail"]
@@ -37,7 +38,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """One look at a system. `log_before`, `log_after` are the last sequence of the lease log around the moment when `leader`
-    answered. A node whose agent is silent has None for attachments. `gc_thresh3` holds the readable of ipv4, ipv6."""
+    answered. A node whose agent is silent has None for attachments. `strays` are addresses on links of a node in namespaces where
+    no attachment has them. `gc_thresh3` holds the readable of ipv4, ipv6."""
 
     services: tuple[Service, ...] = ()
     leader: AllocatorView | None = None
@@ -45,6 +47,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     log_after: int = 0
     leases: tuple[LeaseView, ...] = ()
     attachments: Mapping[str, tuple[AttachmentView, ...] | None] = {}
+    strays: Mapping[str, tuple[StrayView, ...]] = {}
     pools: tuple[Json, ...] = ()
     problems: tuple[SourceProblem, ...] = ()
     gc_thresh3: Mapping[str, int] = {}
@@ -161,8 +164,28 @@ def _violations(seen: Seen, check: str, *kinds: Kind) -> list[Finding]:
         leases=seen.leases,
         kept=frozenset(seen.leader.kept if seen.leader is not None else ()),
         attachments={node: told for node, told in seen.attachments.items() if told is not None},
+        up=tuple(_up(seen)),
     )
     return [_fail(check, one.sentence, one.settles) for one in judge(evidence) if one.kind in kinds]
+
+
+def _up(seen: Seen) -> Iterator[Up]:
+    """The strays that are ours to give: a link may also have addresses of a router's advertisements or of another plugin's range."""
+    if not any(seen.strays.values()):
+        return
+    leased = {lease.address for lease in seen.leases}
+    ranges: dict[int, list[IntervalSet]] = {4: [], 6: []}
+    for pool in seen.pools:
+        spec = cast("Json", pool.get("spec") or {})
+        ranges[6 if ":" in str(spec.get("subnet")) else 4].append(total_ips(spec))
+    for node, strays in seen.strays.items():
+        for address, netns in ((bare(stray.address), stray.netns) for stray in strays):
+            try:
+                family, value = parse_address(address)
+            except ValueError:
+                continue  # whatever that node runs, it is no agent of ours
+            if address in leased or any(value in one for one in ranges[family]):
+                yield Up(node=node, netns=netns, address=address, container_id="")
 
 
 def claims(seen: Seen) -> list[Finding]:

@@ -61,14 +61,16 @@ async def _look(system: System) -> Seen:
     services, (leader, before, after), problems = await asyncio.gather(
         _services(system), _leader(system), _problems(system)
     )
-    by_node = await question.attachments(system, check=True)
+    by_node = await question.journals_and_kernels(system)
+    pages = {node: page for node, page in by_node.items() if not isinstance(page, BusError)}
     return Seen(
         services=services,
         leader=leader,
         log_before=before,
         log_after=after,
         leases=await _leases(system),
-        attachments={node: answer if isinstance(answer, tuple) else None for node, answer in by_node.items()},
+        attachments={node: pages[node].attachments if node in pages else None for node in by_node},
+        strays={node: page.strays for node, page in pages.items()},
         pools=tuple(f.object for f in await question.facts(system, "SpiderIPPool")),
         problems=problems,
         gc_thresh3=_gc_thresh3(),

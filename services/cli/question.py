@@ -22,6 +22,7 @@ from shared.contracts.query import (
     ATTACHMENTS_PAGE,
     IPAM_ANSWER,
     AllocatorView,
+    AttachmentsPage,
     AttachmentView,
     LeasesPage,
     LeaseView,
@@ -111,16 +112,24 @@ async def attachments(
 ) -> dict[str, tuple[AttachmentView, ...] | BusError]:
     """By node, of every node or of one; `check` has each compared with the kernel. A node that is silent has its error."""
     nodes = [n.name for n in system.file.nodes if not node or n.name == node]
-    return await every({name: _attachments(system, name, check) for name in nodes})
+    pages = await every({name: _page(system, name, QueryAttachments(check=check)) for name in nodes})
+    return {name: page if isinstance(page, BusError) else page.attachments for name, page in pages.items()}
 
 
-async def _attachments(system: System, node: str, check: bool) -> tuple[AttachmentView, ...]:
+async def journals_and_kernels(system: System) -> dict[str, AttachmentsPage | BusError]:
+    """By node, its attachments compared with the kernel, and what its kernel shows beside them. As `attachments`."""
+    asked = QueryAttachments(check=True, strays=True)
+    return await every({node.name: _page(system, node.name, asked) for node in system.file.nodes})
+
+
+async def _page(system: System, node: str, asked: QueryAttachments) -> AttachmentsPage:
     bus = await system.node_bus(node)
-    payload = encode(QueryAttachments(check=check))
-    answer = await bus.request(
-        subjects.ask_agent(node), payload, CHECK_TIMEOUT_S if check else AGENT_TIMEOUT_S
-    )
-    return tuple(view for view in ATTACHMENTS_PAGE.decode(answer.data).attachments if view.node == node)
+    limit_s = CHECK_TIMEOUT_S if asked.check else AGENT_TIMEOUT_S
+    answer = await bus.request(subjects.ask_agent(node), encode(asked), limit_s)
+    page = ATTACHMENTS_PAGE.decode(answer.data)
+    # a node tells of itself only
+    mine = tuple(view for view in page.attachments if view.node == node)
+    return AttachmentsPage(attachments=mine, strays=page.strays)
 
 
 async def facts(system: System, kind: str = "", namespace: str = "", name: str = "") -> list[Fact]:

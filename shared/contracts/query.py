@@ -123,9 +123,10 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True, tag="explain.pod.answ
 
 
 class QueryAttachments(msgspec.Struct, frozen=True, kw_only=True, tag="query.attachments.1"):
-    """`check` compares each with the kernel."""
+    """`check` compares each with the kernel; `strays` has the node's namespaces looked through for what no attachment has."""
 
     check: bool = False
+    strays: bool = False
 
 
 class AttachmentView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -150,8 +151,18 @@ class AttachmentView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     network_status: tuple[NetworkStatus, ...] = ()
 
 
+class StrayView(msgspec.Struct, frozen=True, kw_only=True):
+    """An address (CIDR) on a link of the node's in the namespace at path `netns`, of no attachment there."""
+
+    address: str
+    interface: str
+    netns: str
+
+
 class AttachmentsPage(msgspec.Struct, frozen=True, kw_only=True, tag="query.attachments.page.1"):
     attachments: tuple[AttachmentView, ...]
+    strays: tuple[StrayView, ...] = ()
+    """Empty where they were not asked for."""
 
 
 class QueryService(msgspec.Struct, frozen=True, kw_only=True, tag="query.service.1"):

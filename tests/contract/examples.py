@@ -366,6 +366,11 @@ EXAMPLES: dict[str, msgspec.Struct] = {
             ),
         )
     ),
+    "query.attachments.1.strays": query.QueryAttachments(check=True, strays=True),
+    "query.attachments.page.1.strays": query.AttachmentsPage(
+        attachments=(),
+        strays=(query.StrayView(address="10.6.0.99/16", interface="eth0", netns="/run/netns/y"),),
+    ),
     "query.service.1": query.QueryService(),
     "query.service.view.1": query.ServiceView(
         service="allocator", instance="a1", pid=12, ready=False, reason="no leader", facts={"term": "2"}

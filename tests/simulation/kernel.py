@@ -30,7 +30,7 @@ from services.agent.op import (
     undo,
 )
 from services.agent.plan import Plan, Refused, plan
-from services.agent.scan import Scan
+from services.agent.scan import Scan, Sighting
 from services.agent.state import (
     DesiredInterface,
     Observed,
@@ -226,12 +226,14 @@ class SimulatedKernel:
         return [planned.sentence] if isinstance(planned, Refused) else _differences(planned.ops)
 
     def scan(self) -> Scan:
-        found: dict[str, str] = {}
         here = [n for path, n in self._wire.namespaces.items() if path.startswith(self._place)]
-        for namespace in here:
-            for name, link in namespace.links.items():
-                found |= dict.fromkeys(link.addresses, name)
-        return Scan(addresses=found, namespaces=len(here), looked=True)
+        sightings = tuple(
+            Sighting(address=address, ifname=name, netns=one.path, device=DEVICE, inode=one.inode)
+            for one in here
+            for name, link in one.links.items()
+            for address in link.addresses
+        )
+        return Scan(sightings=sightings, namespaces=len(here), looked=True)
 
     def _there(self, netns: SimulatedNetns) -> Namespace:
         """An open namespace lives on after its path is gone, but its links go with the last process in it."""

@@ -151,6 +151,47 @@ def test_doctor_sees_a_link_that_somebody_deleted(stage: Stage, attached: list[A
     assert failed[0]["way_out"]
 
 
+def test_doctor_sees_addresses_that_somebody_gave_by_hand(stage: Stage, attached: list[Attached]) -> None:
+    used = next(a for a in attached[0].addresses if "." in a)
+    by_hand = stage.lab.pod()
+    try:
+        stage.lab.run(
+            stage.lab.nodes[0],
+            *(
+                "ip",
+                "link",
+                "add",
+                "link",
+                "eth1",
+                "name",
+                "eth0",
+                "netns",
+                by_hand,
+                "type",
+                "macvlan",
+                "mode",
+                "bridge",
+            ),
+        )
+        # in a pool and free, in a pool and leased, and in none
+        for address in ("172.28.0.18/24", used, "172.28.0.99/24"):
+            stage.lab.run(by_hand, "ip", "address", "add", address, "dev", "eth0")
+        examined = stage.cli("doctor", "-o", "json")
+        assert examined.returncode == 1
+        failed = [f for f in json.loads(examined.stdout)["findings"] if f["result"] == "fail"]
+        place = f"{stage.lab.path(by_hand)} of n1"
+        assert sorted((f["check"], f["sentence"]) for f in failed) == [
+            ("duplicates", f"{used.partition('/')[0]} is used by {place} and prod/web-1/eth0"),
+            *sorted(
+                ("witnesses", f"{address} is up in {place}, and in no journal of the node")
+                for address in ("172.28.0.18", used.partition("/")[0])
+            ),
+        ]
+        assert all(f["way_out"] for f in failed)
+    finally:
+        stage.lab.remove(by_hand)
+
+
 def test_after_the_detach_nothing_is_told(stage: Stage) -> None:
     one = stage.attach("web-1")
     (stage.manifests / "web-1.yaml").rename(stage.manifests / "web-1.away")

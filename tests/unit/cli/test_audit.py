@@ -8,7 +8,7 @@ import pytest
 from services.cli.audit import CHECKS, SHOWN_MAX, Finding, Seen, Service, audit, lasting
 from shared.contracts.facts import SourceProblem
 from shared.contracts.ipam import Mark
-from shared.contracts.query import AllocatorView, AttachmentView, LeaseView
+from shared.contracts.query import AllocatorView, AttachmentView, LeaseView, StrayView
 
 LEADER = AllocatorView(
     replica="allocator-0",
@@ -38,6 +38,7 @@ ATTACHMENT = AttachmentView(
     pod_name="web-1",
     addresses=("10.6.0.10/24",),
 )
+STRAY = StrayView(address="10.6.0.19/24", interface="eth0", netns="/run/netns/x")
 POOL = {
     "metadata": {"name": "v4"},
     "spec": {"ipVersion": 4, "subnet": "10.6.0.0/24", "ips": ["10.6.0.10-10.6.0.19"]},
@@ -105,6 +106,20 @@ def test_a_system_that_is_well_has_one_ok_for_each_check() -> None:
                 "attachments": {"n1": (ATTACHMENT,), "n2": None},
             },
             [("agents", "fail"), ("duplicates", "fail")],
+        ),
+        ({"strays": {"n1": (STRAY,)}}, [("witnesses", "fail")]),
+        (
+            {"strays": {"n1": (replaced(STRAY, address="10.6.0.10/24"),)}},
+            [("witnesses", "fail"), ("duplicates", "fail")],
+        ),
+        # in no pool: a router's, or another plugin's
+        (
+            {
+                "strays": {
+                    "n1": (replaced(STRAY, address="10.6.0.99/24"), replaced(STRAY, address="fd00::12/64"))
+                }
+            },
+            [],
         ),
         ({"pools": ({**POOL, "spec": {**POOL["spec"], "ips": ["10.6.0.10"]}},)}, [("pools", "fail")]),
         (

@@ -34,6 +34,7 @@ ATTACHED = AttachmentView(
     generation=3,
 )
 UP = Up(node="n1", netns="/n1/netns/1", address="10.6.0.10", container_id="c1", pod_uid="u1")
+STRAY = Up(node="n1", netns="/n1/netns/9", address="10.6.0.10", container_id="")
 WELL = Evidence(leases=(LEASE, SECOND), attachments={"n1": (ATTACHED,)}, up=(UP,))
 
 
@@ -63,6 +64,11 @@ def kinds(**changes: Any) -> list[str]:
         ({"up": (UP, changed(UP, netns="/n1/netns/2"))}, ["used twice"]),
         ({"up": (UP, changed(UP, address="10.6.0.99"))}, ["no journal"]),
         ({"attachments": {}, "up": (changed(UP, pod_uid="u2"),)}, ["no lease"]),
+        # of no attachment of its namespace: a second user where an attachment has it too, else a pod whose journal was lost
+        ({"up": (changed(STRAY, address="10.6.0.99"),)}, ["no journal"]),
+        ({"up": (STRAY,)}, ["used twice", "no journal"]),
+        ({"up": (STRAY, changed(STRAY, netns="/n1/netns/8"))}, ["used twice", "no journal", "no journal"]),
+        ({"attachments": {"n1": ()}, "up": (STRAY,)}, ["not attached"] * 2 + ["no journal"]),
         (
             {
                 "attachments": {

@@ -6,19 +6,20 @@ import msgspec
 import pytest
 
 from services.agent.entry import Entry, LeasedInterface
-from services.agent.scan import Scan
-from services.agent.witness import claims_of, details_of, is_evidence, report_of
+from services.agent.scan import Scan, Sighting
+from services.agent.witness import claims_of, details_of, is_evidence, report_of, strays_of
 from services.allocator.rebuild import NodeClaims
 from services.allocator.watch import ASK_AGAIN_S, RECHECK_S, Watch, digest_of_node, refuted_by
 from services.allocator.watch import Testimony as Told
 from shared import limits
 from shared.contracts.ipam import Mark
 from shared.contracts.lease import LeasesReleased, NodeReported
+from shared.contracts.query import StrayView
 from shared.contracts.witness import Claim, WitnessDetail, WitnessReport
 from shared.ids import AttachmentId
 from tests.support.pure_allocator import World, pool
 
-NOTHING = Scan(looked=True, namespaces=1, addresses={})
+NOTHING = Scan(looked=True, namespaces=1)
 
 
 def entry(container: str, *addresses: str, generation: int = 1, **changes: object) -> Entry:
@@ -37,6 +38,10 @@ def entry(container: str, *addresses: str, generation: int = 1, **changes: objec
         "addresses": addresses,
     }
     return Entry(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def sighting(address: str, netns: str = "c1", inode: int = 9, device: int = 4) -> Sighting:
+    return Sighting(address=address, ifname="eth0", netns=f"/run/netns/{netns}", device=device, inode=inode)
 
 
 def world(*containers: str) -> World:
@@ -75,26 +80,47 @@ def test_every_interface_of_an_attachment_is_claimed() -> None:
         "10.6.1.0/16",
         others=(LeasedInterface(ifname="net1", generation=3, addresses=("10.7.0.1/16",)),),
     )
-    scan = Scan(looked=True, namespaces=1, addresses={"10.6.1.0/16": "eth0", "10.9.9.9/16": "eth0"})
+    scan = Scan(looked=True, namespaces=1, sightings=(sighting("10.6.1.0/16"), sighting("10.9.9.9/16")))
     own, other, stray = claims_of([whole], scan)
     assert (own.ifname, own.live) == ("eth0", True)
     assert (other.ifname, other.generation, other.live) == ("net1", 3, False)
     assert (stray.container_id, stray.state, stray.addresses) == ("", "kernel", ("10.9.9.9/16",))
 
 
+def test_what_stands_in_no_entry_of_its_namespace_is_a_stray() -> None:
+    entries = [
+        entry("c1", "10.6.1.0/16", others=(LeasedInterface(ifname="net1", addresses=("10.7.0.1/16",)),)),
+        entry("c2", "10.6.1.2/16", state="intent", inode=10),
+        entry("c3", "10.6.1.3/16", inode=11),
+    ]
+    of_attachments = (sighting("10.6.1.0/16"), sighting("10.7.0.1/16"))
+    under_way = (sighting("10.6.1.9/16", "c2", inode=10), sighting("10.6.1.9/16", "c3", inode=11))
+    strays = (
+        sighting("10.6.1.9/16"),
+        sighting("10.6.1.0/16", "x", inode=12),
+        sighting("10.6.1.0/16", "y", device=5),
+    )
+    scan = Scan(looked=True, namespaces=6, sightings=(*of_attachments, *under_way, *strays))
+    assert strays_of(entries, scan, lambda a: a.container_id == "c3") == (
+        StrayView(address="10.6.1.9/16", interface="eth0", netns="/run/netns/c1"),
+        StrayView(address="10.6.1.0/16", interface="eth0", netns="/run/netns/x"),
+        StrayView(address="10.6.1.0/16", interface="eth0", netns="/run/netns/y"),
+    )
+
+
 @pytest.mark.parametrize(
     ("scan", "entries", "seen", "expected"),
     [
         (NOTHING, [], Mark(), True),
-        (Scan(looked=False, namespaces=3, addresses={}), [], Mark(incarnation="i"), False),
+        (Scan(looked=False, namespaces=3), [], Mark(incarnation="i"), False),
         (
-            Scan(looked=True, namespaces=0, addresses={}),
+            Scan(looked=True, namespaces=0),
             [entry("c1", "10.6.1.0/16")],
             Mark(incarnation="i"),
             False,
         ),
-        (Scan(looked=True, namespaces=0, addresses={}), [], Mark(), False),
-        (Scan(looked=True, namespaces=0, addresses={}), [], Mark(incarnation="i"), True),
+        (Scan(looked=True, namespaces=0), [], Mark(), False),
+        (Scan(looked=True, namespaces=0), [], Mark(incarnation="i"), True),
     ],
     ids=["looked", "could not look", "mount missing", "new journal", "empty node"],
 )
