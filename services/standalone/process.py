@@ -22,14 +22,15 @@ POLL_S = 0.02
 
 
 def mark_of(pid: int) -> ProcessMark | None:
-    """The process that has this pid now; None when there is none or it is a zombie."""
+    """The process that has this pid now; None when there is none or it is a zombie. While another thread of it
+    still ends it is not gone: it has its files and locks."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
     # The name in parentheses may hold spaces and parentheses; field 3 (state) follows the last one.
     fields = stat.rpartition(")")[2].split()
-    if fields[0] in "ZX":
+    if fields[0] in "ZX" and int(fields[17]) <= 1:
         return None
     return ProcessMark(pid=pid, start_ticks=int(fields[19]))
 
