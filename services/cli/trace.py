@@ -14,7 +14,7 @@ from services.cli.found import Filter, Found, Group, show
 from services.cli.option import Output
 from services.cli.system import System, ask
 from shared.contracts.span import SpanRecord
-from shared.telemetry.waterfall import linked, summaries, traces, waterfall
+from shared.telemetry.waterfall import links, summaries, traces, waterfall
 
 PATIENCE_S = 2.0
 """Spans are published every 200 ms: who asks right after an attach waits a moment for them."""
@@ -38,14 +38,8 @@ def show_traces(state: Path, wanted: Filter, form: Output) -> int:
         if form in ("json", "yaml"):
             output.document({"traceID": ids[0], "spans": one}, "yaml" if form == "yaml" else "json")
         else:
-            for line in waterfall(one, min(output.columns(), PICTURE_MAX_COLUMNS)):
+            for line in waterfall(one, min(output.columns(), PICTURE_MAX_COLUMNS)) + links(one, all_spans):
                 output.say(line)
-            began_ns = min(span.start_ns for span in one)
-            for other in linked(one, all_spans):
-                before_s = (began_ns - other.start_ns) / 1e9
-                output.say(
-                    f"linked: trace {other.trace_id}: {other.root}, {other.duration_ms:.2f} ms, {before_s:.1f} s before"
-                )
         return 0
     listed = summaries(spans)
     now = datetime.now(UTC)

@@ -78,6 +78,15 @@ def linked(spans: Sequence[SpanRecord], others: Iterable[SpanRecord]) -> list[Tr
     return sorted((summary(group) for group in found.values()), key=lambda one: one.start_ns)
 
 
+def links(spans: Sequence[SpanRecord], others: Iterable[SpanRecord]) -> list[str]:
+    """One line for each linked trace, with how long before this one it began."""
+    began_ns = min(span.start_ns for span in spans)
+    return [
+        f"linked: trace {one.trace_id}: {one.root}, {one.duration_ms:.2f} ms, {(began_ns - one.start_ns) / 1e9:.1f} s before"
+        for one in linked(spans, others)
+    ]
+
+
 def waterfall(spans: Sequence[SpanRecord], width: int = WIDTH_COLUMNS) -> list[str]:
     """The picture of one trace, no line longer than `width` (at least 80): name indented by nesting, service, start and
     duration in ms, and a bar on the time axis of the whole trace. A span whose parent is not here stands at the left."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shared.contracts.attach import AttachCompleted
 from shared.contracts.span import SpanRecord
-from shared.telemetry.waterfall import ADMISSION, linked, traces, waterfall
+from shared.telemetry.waterfall import ADMISSION, linked, links, traces, waterfall
 from tests.support.kube_cluster import await_true
 from tests.support.kube_space import Space
 from tests.support.kube_workload import IPPOOL, pod
@@ -29,7 +29,7 @@ def test_an_attach_and_the_admission_of_its_pod(space: Space) -> None:
     wanted = {"shim", "agent", "allocator"}
     await_true("spans of every part", lambda: wanted <= {span.service for span in spans()}, 20)
     await_true("the pod's admission", lambda: ADMISSION in admissions(), 20)
-    picture = "\n".join(waterfall(spans(), WIDTH_COLUMNS))
+    picture = "\n".join(waterfall(spans(), WIDTH_COLUMNS) + links(spans(), space.system.ask.spans()))
     print(picture)
     for part in ("append", "link"):
         assert any(part in span.name for span in spans()), picture
