@@ -14,7 +14,7 @@ from tests.support.kube import namespace
 from tests.support.kube_cluster import Cluster, await_true, is_ready
 from tests.support.kube_ours import OurSystem
 
-SETTLE_S = 90.0
+SETTLE_S = 180.0
 
 
 class Space:

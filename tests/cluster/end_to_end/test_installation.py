@@ -56,7 +56,7 @@ def test_what_is_uninstalled_leaves_no_finalizer(tmp_path: Path, archives: list[
             assert client.items(f"/apis/admissionregistration.k8s.io/v1/{kind}") == []
         definitions = client.items("/apis/apiextensions.k8s.io/v1/customresourcedefinitions")
         assert not [one for one in definitions if one["spec"]["group"] == GROUP.partition("/")[0]]
-        left = cluster.server.kubectl("get", "namespaces,pods,nodes,deployments", "-A", "-o", "json")
+        left = cluster.server.kubectl("get", "namespaces,pods,deployments", "-A", "-o", "json")
         assert "spiderpool" not in left and "orbweaver" not in left
 
 
