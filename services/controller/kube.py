@@ -1,6 +1,6 @@
 """The Kubernetes API as plain requests: bytes in, bytes out, and a watch line by line.
 
-Owns the client library (the only importer of `kubernetes`), credentials, time-outs and what a failure means. Must not know any
+Owns time-outs and what a failure means. Must not know any
 kind: paths and bodies are handed in.
 """
 
@@ -13,10 +13,8 @@ from urllib.parse import urlencode
 
 import aiohttp
 import msgspec
-from kubernetes.aio import config as kube_config
-from kubernetes.aio.client.api_client import ApiClient
-from kubernetes.aio.client.configuration import Configuration
-from kubernetes.aio.config.config_exception import ConfigException
+
+from shared.kubernetes_api import open_api
 
 FIELD_MANAGER = "orbweaver-controller"
 USER_AGENT = "orbweaver-controller"
@@ -64,25 +62,7 @@ class KubeClient:
     @classmethod
     async def open(cls, kubeconfig: str) -> KubeClient:
         """By a kubeconfig file, or from inside a cluster where it is empty. Raises ValueError that names what is missing."""
-        configuration: Any = Configuration()
-        try:
-            if kubeconfig:
-                await kube_config.load_kube_config(  # pyright: ignore[reportUnknownMemberType]
-                    config_file=kubeconfig, client_configuration=configuration
-                )
-            else:
-                kube_config.load_incluster_config(  # pyright: ignore[reportUnknownMemberType]
-                    client_configuration=configuration
-                )
-        except ConfigException as error:
-            where = f"kubeconfig {kubeconfig}" if kubeconfig else "in-cluster configuration"
-            raise ValueError(f"{where}: {error}") from None
-        configuration.connection_pool_maxsize = CONNECTIONS_MAX
-        # an API server is reached directly, whatever proxy the environment names for other things
-        configuration.client_session_kwargs = {"trust_env": False}
-        api = ApiClient(configuration)
-        api.user_agent = USER_AGENT
-        return cls(api)
+        return cls(await open_api(kubeconfig, CONNECTIONS_MAX))
 
     async def close(self) -> None:
         await self._api.close()

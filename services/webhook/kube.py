@@ -1,6 +1,6 @@
 """The Kubernetes API as the webhook needs it: one Secret and two configurations, read, made and replaced.
 
-Owns the client library (the webhook's only importer of `kubernetes`), credentials and time-outs. Must not know what is in the objects.
+Owns its time-outs. Must not know what is in the objects.
 """
 
 from __future__ import annotations
@@ -9,11 +9,8 @@ from typing import Any, cast
 
 import aiohttp
 import msgspec
-from kubernetes.aio import config as kube_config
-from kubernetes.aio.client.api_client import ApiClient
-from kubernetes.aio.client.configuration import Configuration
-from kubernetes.aio.config.config_exception import ConfigException
 
+from shared.kubernetes_api import open_api
 from shared.manifests.meta import Json
 
 REQUEST_TIMEOUT_S = 10.0
@@ -38,22 +35,7 @@ class KubeClient:
     @classmethod
     async def open(cls, kubeconfig: str) -> KubeClient:
         """By a kubeconfig file, or from inside a cluster where it is empty. Raises ValueError that names what is missing."""
-        configuration: Any = Configuration()
-        try:
-            if kubeconfig:
-                await kube_config.load_kube_config(  # pyright: ignore[reportUnknownMemberType]
-                    config_file=kubeconfig, client_configuration=configuration
-                )
-            else:
-                kube_config.load_incluster_config(  # pyright: ignore[reportUnknownMemberType]
-                    client_configuration=configuration
-                )
-        except ConfigException as error:
-            where = f"kubeconfig {kubeconfig}" if kubeconfig else "in-cluster configuration"
-            raise ValueError(f"{where}: {error}") from None
-        # an API server is reached directly, whatever proxy the environment names for other things
-        configuration.client_session_kwargs = {"trust_env": False}
-        return cls(ApiClient(configuration))
+        return cls(await open_api(kubeconfig))
 
     async def close(self) -> None:
         await self._api.close()
