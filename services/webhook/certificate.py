@@ -19,6 +19,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from shared.certificate import key_usage, private_pem
+
 CA_VALID = timedelta(days=3650)
 SERVER_VALID = timedelta(days=365)
 RENEW_BEFORE = timedelta(days=30)
@@ -144,11 +146,11 @@ def new_authority(now: datetime) -> Pair:
         .not_valid_before(now - BACKDATE)
         .not_valid_after(now + CA_VALID)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(sign_certificates=True), critical=True)
+        .add_extension(key_usage(authority=True), critical=True)
         .add_extension(identifier, critical=False)
         .sign(key, hashes.SHA256())
     )
-    return Pair(ca.public_bytes(serialization.Encoding.PEM), _pem(key))
+    return Pair(ca.public_bytes(serialization.Encoding.PEM), private_pem(key))
 
 
 def new_server(names: Sequence[str], authority: Pair, now: datetime) -> Pair:
@@ -169,13 +171,13 @@ def new_server(names: Sequence[str], authority: Pair, now: datetime) -> Pair:
         .not_valid_after(min(now + SERVER_VALID, ca.not_valid_after_utc))
         .add_extension(x509.SubjectAlternativeName(_alternative_names(names)), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(sign_certificates=False), critical=True)
+        .add_extension(key_usage(authority=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(identifier, critical=False)
         .sign(ca_key, hashes.SHA256())
     )
-    return Pair(certificate.public_bytes(serialization.Encoding.PEM), _pem(key))
+    return Pair(certificate.public_bytes(serialization.Encoding.PEM), private_pem(key))
 
 
 def _write_server(files: CertificateFiles, pair: Pair) -> None:
@@ -191,26 +193,6 @@ def _alternative_names(names: Sequence[str]) -> list[x509.GeneralName]:
         except ValueError:
             out.append(x509.DNSName(name))
     return out
-
-
-def _usage(*, sign_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not sign_certificates,
-        key_cert_sign=sign_certificates,
-        crl_sign=sign_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:
