@@ -12,6 +12,7 @@ from shared.manifests import wildcard
 from shared.manifests.annotations import interface_error
 from shared.manifests.meta import Json
 from shared.manifests.network import (
+    BLOCK_KEYS,
     Bond,
     IBSriovConfig,
     IpoibConfig,
@@ -24,17 +25,7 @@ from shared.manifests.network import (
 )
 from shared.manifests.problem import FieldError, entry, invalid, member
 
-KEYS = {
-    "macvlan": "macvlan",
-    "ipvlan": "ipvlan",
-    "vlan": "vlan",
-    "sriov": "sriov",
-    "ovs": "ovs",
-    "ib-sriov": "ibsriov",
-    "ipoib": "ipoib",
-}
-"""cniType → the key of its block."""
-TYPES = (*KEYS, "custom")
+TYPES = (*BLOCK_KEYS, "custom")
 _RESOURCE_KEYS = {"sriov": "resourceName", "ib-sriov": "resourceName", "ipoib": "master"}
 _VLAN_MAX = 4094
 
@@ -44,7 +35,7 @@ Block = MacvlanConfig | VlanConfig | SriovConfig | IBSriovConfig | IpoibConfig |
 def default(spec: Json) -> None:
     """Gives the block of the written `cniType` its defaults; other blocks stay, validation refuses them."""
     cni_type = spec.get("cniType")
-    key = KEYS.get(cni_type) if isinstance(cni_type, str) else None
+    key = BLOCK_KEYS.get(cni_type) if isinstance(cni_type, str) else None
     block = draft.existing(spec, key) if key else None
     if block is None:
         return
@@ -95,12 +86,12 @@ def blocks_of(spec: MultusConfigSpec) -> dict[str, Block]:
 
 
 def resource_path(cni_type: str) -> str:
-    return f"spec.{KEYS[cni_type]}.{_RESOURCE_KEYS.get(cni_type, 'rdmaResourceName')}"
+    return f"spec.{BLOCK_KEYS[cni_type]}.{_RESOURCE_KEYS.get(cni_type, 'rdmaResourceName')}"
 
 
 def resource_and_pools(spec: MultusConfigSpec) -> tuple[str, bool]:
     """The resource that a pod of this network needs, and whether any pool is named."""
-    block = blocks_of(spec).get(KEYS.get(spec.cni_type or "", ""))
+    block = blocks_of(spec).get(BLOCK_KEYS.get(spec.cni_type or "", ""))
     if block is None:
         return "", False
     match block:
@@ -123,7 +114,7 @@ def errors(spec: MultusConfigSpec) -> list[FieldError]:
         supported = ", ".join(f'"{one}"' for one in TYPES)
         sentence = f'Unsupported value: "{cni_type[:40]}": supported values: {supported}'
         return [invalid("spec.cniType", sentence, "NotSupported")]
-    wanted = KEYS.get(cni_type, "customCNI")
+    wanted = BLOCK_KEYS.get(cni_type, "customCNI")
     found = blocks_of(spec)
     out: list[FieldError] = []
     for key in (*found, *(("customCNI",) if spec.custom_cni is not None else ())):

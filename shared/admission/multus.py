@@ -15,7 +15,7 @@ from shared.admission.view import View
 from shared.manifests.annotations import CR_NAME, NETWORK_RESOURCE_INJECT, RDMA_RESOURCE_INJECT, path_of
 from shared.manifests.document import SUBDOMAIN
 from shared.manifests.meta import Json
-from shared.manifests.network import SpiderMultusConfig
+from shared.manifests.network import BLOCK_KEYS, SpiderMultusConfig
 from shared.manifests.problem import FieldError, entry, invalid
 from shared.manifests.selector import value_error
 
@@ -159,7 +159,7 @@ def group_errors(config: SpiderMultusConfig, key: str) -> list[FieldError]:
     if key == RDMA_RESOURCE_INJECT and not resource:
         out.append(invalid(blocks.resource_path(cni_type), f"must be given, since {key} is set", "Required"))
     if not pools and (resource or key == RDMA_RESOURCE_INJECT):
-        path = f"spec.{blocks.KEYS.get(cni_type, cni_type)}.ippools"
+        path = f"spec.{BLOCK_KEYS.get(cni_type, cni_type)}.ippools"
         out.append(invalid(path, f"must name at least one IPPool, since {key} is set", "Required"))
     return out
 

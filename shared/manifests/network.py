@@ -11,6 +11,17 @@ import msgspec
 from shared.manifests.ipam import Route
 from shared.manifests.meta import Object, Part
 
+BLOCK_KEYS = {
+    "macvlan": "macvlan",
+    "ipvlan": "ipvlan",
+    "vlan": "vlan",
+    "sriov": "sriov",
+    "ovs": "ovs",
+    "ib-sriov": "ibsriov",
+    "ipoib": "ipoib",
+}
+"""cniType → the key of its block."""
+
 
 class CoordinatorSpec(Part, frozen=True, kw_only=True):
     mode: str | None = None

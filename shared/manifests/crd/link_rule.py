@@ -9,6 +9,7 @@ from __future__ import annotations
 from shared.manifests.crd.address_rule import ADDRESS_MAX, CIDR_MAX, ROUTES_MAX
 from shared.manifests.crd.schema import Json, Rules, Validation, cel, valid
 from shared.manifests.network import (
+    BLOCK_KEYS,
     Bond,
     CoordinatorSpec,
     CoordinatorStatus,
@@ -41,21 +42,11 @@ _RESOURCE = {"required": True, "minLength": 1, "description": "The extended reso
 _IP_OR_CIDR = "isIP(self) || isCIDR(self)"
 _WITHOUT_EFFECT = {"description": "Of older manifests; taken and without effect."}
 
-_KEYS = {
-    "macvlan": "macvlan",
-    "ipvlan": "ipvlan",
-    "vlan": "vlan",
-    "sriov": "sriov",
-    "ovs": "ovs",
-    "ib-sriov": "ibsriov",
-    "ipoib": "ipoib",
-}
-
 
 def _blocks() -> list[Validation]:
     """Exactly the block of `cniType` is there; `customCNI` is the block of custom."""
     out: list[Validation] = []
-    for cni_type, key in _KEYS.items():
+    for cni_type, key in BLOCK_KEYS.items():
         out.append(
             cel(
                 f"self.cniType != '{cni_type}' || has(self.{key})",
@@ -64,7 +55,7 @@ def _blocks() -> list[Validation]:
                 field=f".{key}",
             )
         )
-    for cni_type, key in (*_KEYS.items(), ("custom", "customCNI")):
+    for cni_type, key in (*BLOCK_KEYS.items(), ("custom", "customCNI")):
         out.append(
             cel(
                 f"self.cniType == '{cni_type}' || !has(self.{key})",
@@ -272,7 +263,7 @@ LINK_RULES: Rules = {
     MultusConfigSpec: {
         "": valid(*_blocks()),
         "cniType": {
-            "enum": [*_KEYS, "custom"],
+            "enum": [*BLOCK_KEYS, "custom"],
             "default": "custom",
             "description": "The kind of link; exactly its block may be present.",
         },
