@@ -128,11 +128,13 @@ async def _serve(service: str, settings: S, instance: str, node: str, opening: O
 
 async def _moved(bus: BusSettings) -> None:
     """Returns when the folder names other servers than we know: a client of NATS keeps to those that it began with."""
+    if not bus.servers_folder:
+        await asyncio.Event().wait()
     while True:
         await asyncio.sleep(_LOOK_S)
         # while the kubelet renews the folder, a file of it may be away
         with contextlib.suppress(OSError):
-            if bus.servers_folder and (hub_servers(Path(bus.servers_folder)) or bus.servers) != bus.servers:
+            if (hub_servers(Path(bus.servers_folder)) or bus.servers) != bus.servers:
                 return
 
 
