@@ -27,7 +27,7 @@ from services.allocator.servers import UnsafeServers
 from services.allocator.state import State
 from services.allocator.watch import Watch
 from shared import failpoint, limits, subjects
-from shared.bus import Bus, BusDenied, BusError, Follow, Message, StreamMessage, StreamMismatch, StreamMissing
+from shared.bus import Bus, BusError, Follow, Message, StreamMessage, StreamMissing
 from shared.clock import Clock
 from shared.contracts.codec import MessageError
 from shared.contracts.facts import FACT
@@ -85,8 +85,8 @@ class Replica:
         )
 
     async def run(self) -> None:
-        """Follows the facts, then takes part in term after term. Raises BusDenied, StreamMismatch."""
-        await self._await_streams()
+        """Follows the facts, then takes part in term after term."""
+        await self._ensure_streams()
         await serve_status(
             self._bus,
             "allocator",
@@ -122,18 +122,6 @@ class Replica:
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
-
-    async def _await_streams(self) -> None:
-        """A hub whose servers all start anew elects for many seconds: that is worth waiting for."""
-        while True:
-            try:
-                return await self._ensure_streams()
-            except (BusDenied, StreamMismatch):
-                raise
-            except BusError as error:
-                self.reason = f"the bus is away: {error}"
-                log.warning("no streams yet", error=str(error))
-                await asyncio.sleep(limits.LEADER_RENEW_S)
 
     async def _ensure_streams(self) -> None:
         for spec in (

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import msgspec
 
+from shared.exit import START_AGAIN
+
 STOP_S = 10.0
 
 
@@ -47,6 +49,11 @@ class Service:
         """The exit code of a process that ends by itself."""
         assert self._process is not None
         return self._process.wait(timeout=timeout_s)
+
+    def start_again(self) -> None:
+        """As whoever keeps services does: one that ended by itself because a new start may help is started."""
+        if self._process is not None and self._process.poll() == START_AGAIN:
+            self.start()
 
     def kill(self) -> None:
         if self._process is not None and self._process.poll() is None:

@@ -74,6 +74,10 @@ class Replicas:
     def signal(self, name: str, number: signal.Signals) -> None:
         os.kill(self._services[name].pid, number)
 
+    def start_again(self) -> None:
+        for one in self._services.values():
+            one.start_again()
+
     def kill(self, *names: str) -> None:
         for name in names or tuple(self._services):
             self._services[name].kill()

@@ -19,7 +19,8 @@ async def _facts(cluster: Cluster) -> bool:
     return True
 
 
-async def _allocated(cluster: Cluster) -> Allocated | None:
+async def _allocated(cluster: Cluster, replicas: Replicas) -> Allocated | None:
+    replicas.start_again()
     reply = await cluster.ask("fresh", timeout_s=2.0)
     return reply if isinstance(reply, Allocated) else None
 
@@ -48,7 +49,7 @@ async def _all_wiped(servers: NatsCluster, replicas: Replicas, allocators: str) 
             replicas.start("a1", "a2")
         # a cluster without disks elects everything anew
         await cluster.until(lambda: _facts(cluster), within_s=120.0)
-        fresh = await cluster.until(lambda: _allocated(cluster), within_s=120.0)
+        fresh = await cluster.until(lambda: _allocated(cluster, replicas), within_s=120.0)
         assert fresh.mark.incarnation != reply.mark.incarnation
         taken = {address for one in node.claims for address in one.addresses}
         assert not taken & {grant.address for grant in fresh.grants}
