@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +21,30 @@ REPOSITORY = Path(__file__).parents[2]
 TILT = REPOSITORY / "tilt"
 ARGUMENTS = {
     "allow_k8s_contexts": "contexts",
-    "cmd_button": "name argv resource location text icon_name inputs dir env disabled requires_confirmation",
     "default_registry": "host host_from_cluster single_name",
     "docker_build": "ref context build_args dockerfile dockerfile_contents live_update match_in_env_vars ignore only "
     "entrypoint target ssh secret network extra_tag container_args cache_from pull platform extra_hosts",
-    "fall_back_on": "files",
+    "fall_back_on": "paths",
     "k8s_resource": "workload new_name port_forwards extra_pod_selectors trigger_mode resource_deps objects auto_init "
     "pod_readiness links labels discovery_strategy",
     "k8s_yaml": "yaml allow_duplicates",
     "kustomize": "pathToDir kustomize_bin flags",
+    "link": "url name",
     "local_resource": "name cmd deps trigger_mode resource_deps ignore auto_init serve_cmd links allow_parallel "
     "readiness_probe labels dir env serve_dir serve_env cmd_bat serve_cmd_bat",
     "port_forward": "local_port container_port name link_path host",
     "run": "cmd trigger echo_off",
     "sync": "local_path remote_path",
-    "text_input": "name label default placeholder",
+    "v1alpha1.cmd": "name labels annotations args dir env readiness_probe restart_on start_on disable_source",
+    "v1alpha1.start_on_spec": "ui_buttons",
+    "v1alpha1.ui_button": "name labels annotations location text icon_name icon_svg disabled requires_confirmation "
+    "show_inputs_as_modal inputs",
+    "v1alpha1.ui_component_location": "component_id component_type",
+    "v1alpha1.ui_input_spec": "name label text bool hidden choice",
+    "v1alpha1.ui_text_input_spec": "default_value placeholder",
     "watch_file": "file_path",
 }
-"""Positional order, as Tilt has it; `cmd_button` and `text_input` are of its extension uibutton."""
-EXTENSIONS = {"ext://uibutton": ("cmd_button", "text_input")}
+"""Positional order, as Tilt has it. Its extensions are not among them: Tilt fetches those from GitHub when the Tiltfile is run."""
 
 
 class Tilt:
@@ -69,34 +75,58 @@ class Tilt:
         starlark.eval(self._module(), _parsed(path, text), _globals(), starlark.FileLoader(self._load))
 
     def _load(self, name: str) -> starlark.FrozenModule:
-        if name in EXTENSIONS:
-            module = starlark.Module()
-            for function in EXTENSIONS[name]:
-                self._add(module, function)
-            return module.freeze()
         module = self._module()
         starlark.eval(module, _parsed(TILT / name), _globals(), starlark.FileLoader(self._load))
         return module.freeze()
 
     def _module(self) -> starlark.Module:
         module = starlark.Module()
-        extensions = {function for functions in EXTENSIONS.values() for function in functions}
-        for name in set(ARGUMENTS) - extensions:
-            self._add(module, name)
+        members: dict[str, str] = {}
+        for name in ARGUMENTS:
+            bound = "_" + name.replace(".", "_") if "." in name else name
+            module.add_callable(bound, self._recording(name))
+            if "." in name:
+                members[name.partition(".")[2]] = bound
         module["TRIGGER_MODE_MANUAL"], module["TRIGGER_MODE_AUTO"] = 1, 0
         module.add_callable("_define", lambda name, args=False, usage="": self.defined.append(name))
         module.add_callable("_parse", lambda: self.arguments)
-        module.add_callable("decode_yaml_stream", lambda text: list(yaml.safe_load_all(text)))
-        module.add_callable("encode_yaml_stream", lambda objects: yaml.safe_dump_all(objects))
-        starlark.eval(
-            module,
-            _parsed(Path("built-in"), "config = struct(define_string = _define, parse = _parse)"),
-            _globals(),
+        module.add_callable("decode_yaml_stream", lambda text: _floating(list(yaml.safe_load_all(text))))
+        module.add_callable("encode_yaml_stream", lambda objects: yaml.safe_dump_all(_integral(objects)))
+        structs = (
+            f"config = struct(define_string = _define, parse = _parse, main_dir = {json.dumps(str(TILT))})\n"
+            f"v1alpha1 = struct({', '.join(f'{name} = {bound}' for name, bound in members.items())})\n"
         )
+        starlark.eval(module, _parsed(Path("built-in"), structs), _globals())
         return module
 
-    def _add(self, module: starlark.Module, name: str) -> None:
-        module.add_callable(name, lambda *positional, **named: self.record(name, positional, named))
+    def _recording(self, called: str) -> Callable[..., Any]:
+        return lambda *positional, **named: self.record(called, positional, named)
+
+
+def _floating(value: Any) -> Any:
+    """As Tilt decodes YAML: every number is a float."""
+    match value:
+        case dict():
+            return {key: _floating(one) for key, one in value.items()}
+        case list():
+            return [_floating(one) for one in value]
+        case int() if not isinstance(value, bool):
+            return float(value)
+        case _:
+            return value
+
+
+def _integral(value: Any) -> Any:
+    """As Tilt encodes it again: by way of JSON, where a whole number has no point."""
+    match value:
+        case dict():
+            return {key: _integral(one) for key, one in value.items()}
+        case list():
+            return [_integral(one) for one in value]
+        case float() if value.is_integer():
+            return int(value)
+        case _:
+            return value
 
 
 def _globals() -> starlark.Globals:
@@ -167,7 +197,7 @@ def test_sources_go_where_the_image_has_them(tilt: Tilt) -> None:
             local = (TILT / step["local_path"]).resolve()
             assert local.is_dir() and f"COPY {local.name} {step['remote_path']}\n" in containerfile
             synced.add(local.name)
-    (images,) = [step["files"] for step in steps if step["call"] == "fall_back_on"]
+    (images,) = [step["paths"] for step in steps if step["call"] == "fall_back_on"]
     rebuilt = {str((TILT / one).resolve().relative_to(REPOSITORY)) for one in images}
     assert synced | rebuilt == set(image["only"]) and not synced & rebuilt
 
@@ -195,12 +225,44 @@ def test_every_workload_is_a_resource_with_a_label_and_its_ports(
     assert len(forwarded) == len(set(forwarded)) and {5711, 5721, 5722, 5725, 5745} <= set(forwarded)
 
 
-def test_services_can_be_exchanged_while_they_run(applied: list[dict[str, Any]]) -> None:
+def test_services_can_be_exchanged_while_they_run(tilt: Tilt, applied: list[dict[str, Any]]) -> None:
+    pid_file = pid_file_of(tilt)
     for container in containers(applied):
         assert container["securityContext"]["readOnlyRootFilesystem"] is False
-        assert container["command"][:2] == ["sh", "-c"]
-        assert "/tmp" in [mount["mountPath"] for mount in container["volumeMounts"]]
+        assert container["command"][:2] == ["sh", "-c"] and f"echo $p > {pid_file}" in container["command"][2]
         subprocess.run(["sh", "-n", "-c", container["command"][2]], check=True)
+        # On a volume it would be another container's as well, whose process would be ended for ours.
+        mounts = [Path(mount["mountPath"]) for mount in container["volumeMounts"]]
+        assert not any(pid_file.is_relative_to(mount) for mount in mounts), container["name"]
+
+
+def test_a_service_starts_again_with_what_was_synchronised(
+    tmp_path: Path, applied: list[dict[str, Any]]
+) -> None:
+    """The loop of the manifests in a real shell: a TERM of the step ends the service and not the container, one of the runtime both."""
+    pid_file, log = tmp_path / "pid", tmp_path / "log"
+    command = next(containers(applied))["command"][2].replace(str(pid_file_of(tilt)), str(pid_file))
+    script = f"echo began >> {log}; exec sleep 600"
+    container = subprocess.Popen(["sh", "-c", command, "again", "sh", "-c", script])
+    try:
+        first = until(lambda: pid_file.exists() and pid_file.read_text().strip())
+        until(lambda: log.exists() and log.read_text().count("began") == 1)
+        subprocess.run(["sh", "-c", f"kill -TERM $(cat {pid_file})"], check=True)
+        until(lambda: log.read_text().count("began") == 2)
+        assert container.poll() is None and pid_file.read_text().strip() != first
+        container.terminate()
+        assert container.wait(10) == 0
+        until(lambda: not Path(f"/proc/{pid_file.read_text().strip()}").exists())
+    finally:
+        container.kill()
+
+
+def until(found: Callable[[], Any]) -> Any:
+    end_s = time.monotonic() + 20
+    while not (value := found()):
+        assert time.monotonic() < end_s
+        time.sleep(0.05)
+    return value
 
 
 def test_the_parent_link_is_the_one_that_was_asked_for(applied: list[dict[str, Any]]) -> None:
@@ -217,19 +279,29 @@ def test_arguments_are_passed_on(tilt: Tilt) -> None:
 
 
 def test_every_button_has_its_resource_and_its_script(tilt: Tilt) -> None:
-    buttons = tilt.of("cmd_button")
-    assert {"explain", "simulate"} <= {button["name"] for button in buttons}
+    buttons = {button["name"]: button for button in tilt.of("v1alpha1.ui_button")}
+    assert {"explain", "simulate"} <= set(buttons)
     (attach,) = tilt.of("local_resource")
     assert attach["name"] == "attach a test pod" and attach["auto_init"] is False
     names = {call["new_name"] for call in tilt.of("k8s_resource")} | {attach["name"]}
     assert set(attach["resource_deps"]) <= names and all((TILT / one).exists() for one in attach["deps"])
-    for argv in [attach["cmd"], *(button["argv"] for button in buttons)]:
+    commands = {command["start_on"]["ui_buttons"][0]: command for command in tilt.of("v1alpha1.cmd")}
+    assert set(commands) == set(buttons) and len(tilt.of("v1alpha1.cmd")) == len(buttons)
+    for argv in [attach["cmd"], *(command["args"] for command in commands.values())]:
         assert argv[0] == "bash" and len(argv) == 2
         subprocess.run(["bash", "-n", str(TILT / argv[1])], check=True)
-    for button in buttons:
-        assert button["resource"] in names
-        script = (TILT / button["argv"][1]).read_text()
-        assert all(f"${{{given['name']}:-" in script for given in button.get("inputs", []))
+    for name, button in buttons.items():
+        location = button["location"]
+        assert location["component_type"] == "Resource" and location["component_id"] in names
+        assert button["text"] and commands[name]["dir"] == str(TILT)
+        assert commands[name]["annotations"]["tilt.dev/resource"] == location["component_id"]
+        script = (TILT / commands[name]["args"][1]).read_text()
+        assert all(f"${{{given['name']}:-" in script for given in button["inputs"])
+
+
+def test_the_webhook_has_a_link_that_its_tls_answers(tilt: Tilt) -> None:
+    (links,) = [call["links"] for call in tilt.of("k8s_resource") if call["new_name"] == "webhook"]
+    assert [one["url"] for one in links] == ["https://localhost:5722/webhook-health-check"]
 
 
 def test_the_test_pod_runs_the_image_that_the_nodes_have() -> None:
@@ -245,7 +317,13 @@ def test_paths_that_are_watched_exist(tilt: Tilt) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["k8s_resources('a')", "k8s_resource('a', port_forward = [])", "load('ext://nothing', 'x')"]
+    "text",
+    [
+        "k8s_resources('a')",
+        "k8s_resource('a', port_forward = [])",
+        "v1alpha1.ui_buttons('a')",
+        "load('ext://uibutton', 'cmd_button')",
+    ],
 )
 def test_what_tilt_does_not_have_is_an_error(text: str) -> None:
     with pytest.raises((starlark.StarlarkError, AssertionError, KeyError, FileNotFoundError)):
