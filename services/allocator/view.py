@@ -35,6 +35,7 @@ from shared.contracts.query import (
     PoolVerdict,
     QueryLeases,
 )
+from shared.manifests.annotation_key import findings
 from shared.net.ranges import format_address, parse_address
 from shared.selection.network import requests_of
 from shared.selection.rule import Refusal, Selection, select
@@ -170,7 +171,13 @@ def explain(state: State, facts: Facts, query: Explain) -> Explained:
     if not isinstance(identity, Identity) or isinstance(requests, Refusal):
         refusal = identity.refusal if isinstance(identity, Rejected) else requests
         assert isinstance(refusal, Refusal)
-        return Explained(pod=pod, outcome=refusal.message, error=refusal.error, leases=leases)
+        return Explained(
+            pod=pod,
+            outcome=refusal.message,
+            error=refusal.error,
+            leases=leases,
+            warnings=_warnings(facts, query),
+        )
     selection = select(facts, identity.pod, command.node, requests)
     decision = decide_allocate(state, facts, command, 0, asked=True)
     items: tuple[LeaseItem, ...] = ()
@@ -194,6 +201,18 @@ def explain(state: State, facts: Facts, query: Explain) -> Explained:
         source=selection.source,
         verdicts=_verdicts(state, selection, items),
         leases=leases,
+        warnings=_warnings(facts, query),
+    )
+
+
+def _warnings(facts: Facts, query: Explain) -> tuple[str, ...]:
+    pod = facts.pods.get((query.pod_namespace, query.pod_name))
+    namespace = facts.namespaces.get(query.pod_namespace)
+    of_pod = findings("Pod", pod.annotations) if pod is not None else ()
+    of_namespace = findings("Namespace", namespace.metadata.annotations) if namespace is not None else ()
+    return (
+        *(f"{one.field}: {one.message}" for one in of_pod),
+        *(f"namespace {query.pod_namespace}: {one.field}: {one.message}" for one in of_namespace),
     )
 
 

@@ -79,6 +79,8 @@ def _show(explained: Explained, events: list[Json]) -> None:
     output.say(explained.outcome)
     if explained.error and (known := ERRORS.get(explained.error)):
         output.say(f"error {known.code} {known.name}: {known.hint}")
+    for warning in explained.warnings:
+        output.say(f"warning: {warning}")
     if explained.source:
         output.say(f"pools come from: {explained.source}")
     if explained.verdicts:

@@ -11,8 +11,7 @@ import msgspec
 
 from services.controller.status import FINALIZER
 from shared.admission.coordinator import HOST_RULE_TABLE
-from shared.admission.multus import CNI_VERSION
-from shared.manifests.annotations import CR_NAME
+from shared.manifests.annotations import CNI_VERSION, CONFIG_NAME, CR_NAME, NATIVE
 from shared.manifests.kinds import API_VERSION
 from shared.manifests.meta import Json
 from shared.manifests.network import (
@@ -33,9 +32,6 @@ from shared.manifests.network import (
 NAD_API_VERSION = "k8s.cni.cncf.io/v1"
 NAD_KIND = "NetworkAttachmentDefinition"
 RESOURCE = "k8s.v1.cni.cncf.io/resourceName"
-CONFIG_NAME = "cni.spidernet.io/cniconfig-name"
-NATIVE = "orbweaver.io/native"
-"""With "true" the network is one plugin of ours, which makes the link, gives the address and does what the coordinator does."""
 DEFAULT_CNI_VERSION = "0.3.1"
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _OVS_RESOURCE = "ovs-cni.network.kubevirt.io"

@@ -17,6 +17,7 @@ import msgspec
 
 from services.controller.reflector import Item, Name, Page
 from shared.contracts.facts import POD_ANNOTATIONS_READ
+from shared.manifests.annotation_key import is_ours
 from shared.manifests.kinds import API_VERSION
 from shared.manifests.meta import Json, Part
 from shared.manifests.settings import CONFIG_MAP
@@ -181,7 +182,8 @@ def _pod(raw: bytes) -> bytes | None:
     kept = {
         key: text
         for key, text in meta.annotations.items()
-        if key.startswith(POD_ANNOTATIONS_READ) and key not in _NETWORK_STATUS
+        # a misspelt name of ours is told to whoever asks why it has no effect
+        if (key.startswith(POD_ANNOTATIONS_READ) or is_ours(key)) and key not in _NETWORK_STATUS
     }
     spec = msgspec.structs.replace(pod.spec, containers=(), init_containers=())
     status = pod.status

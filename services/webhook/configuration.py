@@ -12,8 +12,9 @@ from typing import Any, cast
 import msgspec
 
 from services.webhook.review import path_of
-from shared.admission.pod import INJECTION_KEYS, NAMESPACE_KEYS, POD_KEYS
+from shared.admission.pod import INJECTION_KEYS
 from shared.admission.verdict import FINALIZER
+from shared.manifests.annotation_key import OURS, STATUS_SUFFIX
 from shared.manifests.kinds import BY_KIND, GROUP
 from shared.manifests.meta import Json
 from shared.manifests.networks import DEFAULT_NETWORK, NETWORKS
@@ -72,14 +73,9 @@ def validating(reach: Reach, wish: Wish) -> Json:
         _entry(
             reach, wish, "validate", "Namespace", f"namespace.{GROUP}", "Ignore", PODS_S, ["CREATE", "UPDATE"]
         )
-        | _conditions(
-            annotated=_annotated("object.metadata", NAMESPACE_KEYS),
-            changed=_changed("metadata", NAMESPACE_KEYS),
-        ),
+        | _conditions(annotated=_annotated("metadata")),
         _entry(reach, wish, "validate", "Pod", PODS, "Ignore", PODS_S, ["CREATE", "UPDATE"])
-        | _conditions(
-            annotated=_annotated("object.metadata", POD_KEYS), changed=_changed("metadata", POD_KEYS)
-        )
+        | _conditions(annotated=_annotated("metadata"))
         | {"namespaceSelector": _not_in(_spared(wish))},
     ]
     for kind in _WORKLOADS:
@@ -96,8 +92,8 @@ def validating(reach: Reach, wish: Wish) -> Json:
                 ["CREATE", "UPDATE"],
             )
             | _conditions(
-                annotated=f"has(object.{meta}) && " + _annotated(f"object.{meta}", POD_KEYS),
-                changed=_changed(meta, POD_KEYS),
+                # annotations of pods that stand beside the template have no effect: somebody must say so
+                annotated=f"{_annotated(meta)} || {_annotated('metadata')}",
                 unowned="!has(object.metadata.ownerReferences)",
             )
             | {"namespaceSelector": _not_in(_spared(wish))}
@@ -107,7 +103,7 @@ def validating(reach: Reach, wish: Wish) -> Json:
 
 def mutating(reach: Reach, wish: Wish) -> Json:
     entries = [_own(reach, wish, "mutate", kind) for kind in _JUDGED]
-    asked = _annotated("object.metadata", INJECTION_KEYS)
+    asked = _has_any("object.metadata", INJECTION_KEYS)
     entries.append(
         _injection(reach, wish, PODS) | _conditions(asked=asked) | {"namespaceSelector": _injected(wish)}
     )
@@ -124,7 +120,7 @@ def mutating(reach: Reach, wish: Wish) -> Json:
         entries.append(
             _injection(reach, wish, NETWORK_INJECTION)
             | _conditions(
-                networked=_annotated("object.metadata", (NETWORKS, DEFAULT_NETWORK)), unasked=f"!({asked})"
+                networked=_has_any("object.metadata", (NETWORKS, DEFAULT_NETWORK)), unasked=f"!({asked})"
             )
             | {"namespaceSelector": _injected(wish)}
         )
@@ -234,18 +230,18 @@ def _list(keys: Iterable[str]) -> str:
     return "[" + ", ".join(f"'{key}'" for key in keys) + "]"
 
 
-def _annotated(meta: str, keys: Iterable[str]) -> str:
+def _has_any(meta: str, keys: Iterable[str]) -> str:
     return f"has({meta}.annotations) && {_list(keys)}.exists(k, k in {meta}.annotations)"
 
 
-def _changed(meta: str, keys: Iterable[str]) -> str:
-    """CREATE, or one of the annotations is another now: others change objects for reasons of their own."""
+def _annotated(meta: str) -> str:
+    """An annotation whose name is meant for us, misspelt or not, that came or changed: others change objects for reasons of their own.
+
+    One condition for both, since each name's cost counts (an object has up to 256 KiB of annotations)."""
     now, before = f"object.{meta}.annotations", f"oldObject.{meta}.annotations"
-    old = f"has(oldObject.{meta}) && has({before})"
-    return (
-        f"request.operation == 'CREATE' || !({old}) || {_list(keys)}.exists(k, k in {now} && "
-        f"(!(k in {before}) || {now}[k] != {before}[k]))"
-    )
+    ours = f"k.matches('(?i){OURS}') && !k.endsWith('{STATUS_SUFFIX}')"
+    came = f"request.operation == 'CREATE' || !has(oldObject.{meta}) || !has({before}) || !(k in {before})"
+    return f"(has(object.{meta}) && has({now}) && {now}.exists(k, {ours} && ({came} || {now}[k] != {before}[k])))"
 
 
 def _spared(wish: Wish) -> tuple[str, ...]:

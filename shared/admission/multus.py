@@ -12,14 +12,19 @@ import msgspec
 
 from shared.admission import blocks, coordinator, draft
 from shared.admission.view import View
-from shared.manifests.annotations import CR_NAME, NETWORK_RESOURCE_INJECT, RDMA_RESOURCE_INJECT, path_of
+from shared.manifests.annotations import (
+    CNI_VERSION,
+    CR_NAME,
+    NETWORK_RESOURCE_INJECT,
+    RDMA_RESOURCE_INJECT,
+    path_of,
+)
 from shared.manifests.document import SUBDOMAIN
 from shared.manifests.meta import Json
 from shared.manifests.network import BLOCK_KEYS, SpiderMultusConfig
 from shared.manifests.problem import FieldError, entry, invalid
 from shared.manifests.selector import value_error
 
-CNI_VERSION = "multus.spidernet.io/cni-version"
 CNI_VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0")
 
 

@@ -12,8 +12,8 @@ import msgspec
 
 from shared.admission.preview import preview
 from shared.admission.view import View
+from shared.manifests import annotation_key, wildcard
 from shared.manifests import annotations as notes
-from shared.manifests import wildcard
 from shared.manifests.annotations import NicPools, PoolRequest, path_of
 from shared.manifests.meta import OwnerReference
 from shared.manifests.networks import DEFAULT_NETWORK, NETWORKS, default_network, interface_of, networks
@@ -42,9 +42,7 @@ ANNOTATION_FIELDS = SUBNET_FIELDS | {
 }
 """Where a mistake is one of an annotation that is read at an attach, and not one of the object's form."""
 INJECTION_KEYS = (notes.RDMA_RESOURCE_INJECT, notes.NETWORK_RESOURCE_INJECT)
-POD_KEYS = (*_PARSERS, *_SUBNET_PARSERS, NETWORKS, DEFAULT_NETWORK, *INJECTION_KEYS)
-NAMESPACE_KEYS = (*_NAMESPACE_KEYS, *INJECTION_KEYS)
-"""The annotations for which admission is asked."""
+_POD_KEYS = (*_PARSERS, *_SUBNET_PARSERS, NETWORKS, DEFAULT_NETWORK, *INJECTION_KEYS)
 AUTO_POOL_OFF = "it's invalid to use '{prefix}/subnets' or '{prefix}/subnet' annotation when Auto-Pool feature is disabled"
 
 
@@ -53,7 +51,7 @@ def pod_findings(pod: Pod, old: Pod | None, view: View) -> tuple[list[FieldError
     before = old.metadata.annotations if old is not None else {}
     changed = {key: text for key, text in pod.metadata.annotations.items() if before.get(key) != text}
     errors: list[FieldError] = []
-    warnings: list[FieldError] = []
+    warnings = annotation_key.findings("Pod", changed)
     for key, parser in _PARSERS.items():
         if key in changed:
             value = parser(changed[key])
@@ -69,7 +67,7 @@ def pod_findings(pod: Pod, old: Pod | None, view: View) -> tuple[list[FieldError
     errors += _subnet_errors(pod, changed, view)
     errors += _network_errors(pod, changed, warnings)
     warnings += _injection_warnings(changed, view)
-    if errors or not any(key in changed for key in POD_KEYS):
+    if errors or not any(key in changed for key in _POD_KEYS):
         return errors, warnings
     more, hints = preview(pod, view)
     return more, warnings + hints
@@ -92,10 +90,15 @@ def template_findings(
         template.metadata, namespace=workload.metadata.namespace, owner_references=(owner,)
     )
     before = Pod(metadata=_template(old)[0].metadata) if old is not None else None
+    beside = old.metadata.annotations if old is not None else {}
+    own = {key: text for key, text in workload.metadata.annotations.items() if beside.get(key) != text}
     errors, warnings = pod_findings(Pod(metadata=meta), before, view)
     return [
         invalid(f"{path}.{one.field}", f"its pods will not start: {one.message}", one.code) for one in errors
-    ] + [invalid(f"{path}.{one.field}", one.message, one.code) for one in warnings]
+    ] + [
+        *(invalid(f"{path}.{one.field}", one.message, one.code) for one in warnings),
+        *annotation_key.misplaced(workload.kind, path, own, template.metadata.annotations),
+    ]
 
 
 def _template(workload: Workload | CronJob) -> tuple[PodTemplate, str]:
@@ -110,7 +113,7 @@ def namespace_findings(
     before = old.metadata.annotations if old is not None else {}
     changed = {key: text for key, text in namespace.metadata.annotations.items() if before.get(key) != text}
     errors: list[FieldError] = []
-    warnings: list[FieldError] = []
+    warnings = annotation_key.findings("Namespace", changed)
     for key, family in zip(_NAMESPACE_KEYS, (4, 6), strict=True):
         if key not in changed or not changed[key]:
             continue

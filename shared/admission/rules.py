@@ -13,8 +13,8 @@ from shared.admission import coordinator, multus, pod, pool, reserved, subnet
 from shared.admission.addressing import total
 from shared.admission.verdict import Operation, Verdict, verdict
 from shared.admission.view import View
+from shared.manifests import annotation_key, shape
 from shared.manifests import settings as conf
-from shared.manifests import shape
 from shared.manifests.ipam import SpiderIPPool, SpiderReservedIP, SpiderSubnet
 from shared.manifests.kinds import API_VERSION, kind_of
 from shared.manifests.meta import Json, Object, ObjectMeta
@@ -136,6 +136,7 @@ def _findings(now: Object, old: Object | None, view: View) -> tuple[list[FieldEr
                 if isinstance(old, SpiderMultusConfig)
                 else multus.create_errors(now, view)
             )
+            return errors, annotation_key.findings("SpiderMultusConfig", now.metadata.annotations)
         case SpiderCoordinator():
             errors = coordinator.errors(now, view)
         case Pod():

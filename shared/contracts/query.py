@@ -120,6 +120,8 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True, tag="explain.pod.answ
     source: str = ""
     verdicts: tuple[PoolVerdict, ...] = ()
     leases: tuple[LeaseView, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What of the annotations has no effect, as admission says it."""
 
 
 class QueryAttachments(msgspec.Struct, frozen=True, kw_only=True, tag="query.attachments.1"):

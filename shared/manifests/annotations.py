@@ -36,6 +36,10 @@ TRACEPARENT = "orbweaver.io/traceparent"
 """Of a pod that admission changed: the span of its admission (W3C), to which its attach is linked."""
 CR_NAME = "multus.spidernet.io/cr-name"
 """Of a SpiderMultusConfig: the name under which pods know its network, if that is not its own."""
+CNI_VERSION = "multus.spidernet.io/cni-version"
+CONFIG_NAME = "cni.spidernet.io/cniconfig-name"
+NATIVE = "orbweaver.io/native"
+"""With "true" a SpiderMultusConfig is one plugin of ours, which makes the link, gives the address and does what the coordinator does."""
 
 
 CACHE = 8192

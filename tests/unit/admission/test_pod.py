@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.admission.objects import Json, conf, create, fields, pod, pool, said, update
+from tests.unit.admission.objects import Json, conf, create, fields, multus, pod, pool, said, update
 
 IPPOOL, IPPOOLS = "ipam.spidernet.io__ippool", "ipam.spidernet.io__ippools"
 SUBNET = "ipam.spidernet.io__subnet"
@@ -178,3 +178,37 @@ def test_kinds_without_rules_are_accepted() -> None:
         "metadata": {"name": "e"},
     }
     assert create(endpoint).valid
+
+
+def test_a_misspelt_annotation_is_warned_of_once_it_comes() -> None:
+    misspelt = pod(**{"ipam.spidernet.io__ipool": "{}"})
+    assert "did you mean ipam.spidernet.io/ippool?" in warned(create(misspelt))
+    assert not update(misspelt, misspelt).warnings
+
+
+def test_a_deployment_with_annotations_beside_its_template_is_warned_of() -> None:
+    template = {"metadata": {"annotations": {"ipam.spidernet.io/ipool": "{}"}}}
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "d", "namespace": "x", "annotations": {"ipam.spidernet.io/ippool": "{}"}},
+        "spec": {"template": template},
+    }
+    said = {one.field: one.message for one in create(deployment).warnings}
+    assert (
+        "write it into spec.template.metadata.annotations"
+        in said["metadata.annotations[ipam.spidernet.io/ippool]"]
+    )
+    assert "did you mean" in said["spec.template.metadata.annotations[ipam.spidernet.io/ipool]"]
+
+
+def test_a_misspelt_annotation_of_a_network_is_warned_of() -> None:
+    said = create(multus(annotations={"multus.spidernet.io/cni-versoin": "1.0.0"}, cniType="custom"))
+    assert said.valid and "did you mean multus.spidernet.io/cni-version?" in warned(said)
+
+
+def test_an_annotation_that_is_no_text_is_refused_where_no_api_server_does_it() -> None:
+    raw = pod()
+    raw["metadata"]["annotations"] = {"ipam.spidernet.io/ippool-ip-number": 3}
+    verdict = create(raw)
+    assert fields(verdict) == ["metadata.annotations[ipam.spidernet.io/ippool-ip-number]"]

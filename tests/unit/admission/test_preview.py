@@ -178,3 +178,23 @@ def test_networks_whose_addresses_come_from_elsewhere_are_not_judged() -> None:
     assert judged({NETWORKS: "rail"}, network("shop/rail", disableIPAM=True)) == ([], [])
     custom = network("shop/rail").replace('"cniType": "macvlan"', '"cniType": "custom"')
     assert judged({DEFAULT: "shop/rail"}, custom) == ([], [])
+
+
+def test_a_misspelt_annotation_is_warned_of_with_the_sentence_of_explain() -> None:
+    annotations = {"ipam.spidernet.io/ipool": {"ipv4": ["v4"]}, IPPOOL: {"ipv4": ["v4"], "ipv_6": ["v6"]}}
+    world = World(V4, pod("shop/web", annotations=annotations))
+    (document,) = parse(pod("shop/web", annotations=annotations), "test").documents
+    found = validate("CREATE", document.raw, None, store(V4))
+    assert found.valid
+    told = tuple(f"{one.field}: {one.message}" for one in found.warnings)
+    assert explain(world.state, world.facts, Explain(pod_namespace="shop", pod_name="web")).warnings == told
+    assert "did you mean ipam.spidernet.io/ippool?" in told[0] and "did you mean ipv6?" in told[1]
+
+
+def test_explain_tells_of_the_namespaces_annotations_too() -> None:
+    world = World(
+        V4, namespace("shop", annotations={"ipam.spidernet.io/default-ippool": "[]"}), pod("shop/web")
+    )
+    (said,) = explain(world.state, world.facts, Explain(pod_namespace="shop", pod_name="web")).warnings
+    assert said.startswith("namespace shop: metadata.annotations[ipam.spidernet.io/default-ippool]: ")
+    assert "did you mean ipam.spidernet.io/default-ipv" in said
