@@ -236,8 +236,14 @@ def test_services_can_be_exchanged_while_they_run(tilt: Tilt, applied: list[dict
         assert not any(pid_file.is_relative_to(mount) for mount in mounts), container["name"]
 
 
+def pid_file_of(tilt: Tilt) -> Path:
+    (image,) = tilt.of("docker_build")
+    again: str = image["live_update"][-1]["cmd"]
+    return Path(again.removeprefix("kill -TERM $(cat ").removesuffix(")"))
+
+
 def test_a_service_starts_again_with_what_was_synchronised(
-    tmp_path: Path, applied: list[dict[str, Any]]
+    tilt: Tilt, tmp_path: Path, applied: list[dict[str, Any]]
 ) -> None:
     """The loop of the manifests in a real shell: a TERM of the step ends the service and not the container, one of the runtime both."""
     pid_file, log = tmp_path / "pid", tmp_path / "log"
