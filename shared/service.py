@@ -11,6 +11,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -24,7 +25,14 @@ from shared.bus import Bus, BusDenied, BusError, Message, Serving, StreamMismatc
 from shared.contracts.codec import MessageError, encode
 from shared.contracts.query import QUERY_SERVICE, ServiceView
 from shared.exit import START_AGAIN, STOPPED, WRONG_SETTINGS
-from shared.settings import BusSettings, TelemetrySettings, hub_servers, read_settings
+from shared.settings import (
+    Awaited,
+    BusSettings,
+    TelemetrySettings,
+    hub_servers,
+    settings_as_written,
+    with_files,
+)
 from shared.task import end
 from shared.telemetry import Telemetry
 
@@ -32,6 +40,8 @@ log = structlog.get_logger()
 
 _LOOK_S = 2.0
 """How often the folder of the hub's servers is looked at, which the kubelet renews once a minute or so."""
+_AWAIT_LOOK_S, _AWAIT_SAY_S = 0.25, 30.0
+"""How often a file that is not there yet is looked for, and how often it is said."""
 
 
 class ServiceSettings(Protocol):
@@ -70,7 +80,7 @@ def main(
     arguments = parser.parse_args()
     try:
         failpoint.arm()
-        settings: Any = read_settings(arguments.config, _struct(settings_type))
+        settings: Any = settings_as_written(arguments.config, _struct(settings_type))
     except ValueError as error:
         print(error, file=sys.stderr)
         return WRONG_SETTINGS
@@ -82,33 +92,49 @@ def _struct(settings_type: type[S]) -> type[msgspec.Struct]:
     return settings_type
 
 
-async def _serve(service: str, settings: S, instance: str, node: str, opening: Opening[S]) -> int:
-    telemetry = Telemetry.start(service, instance, node, settings.telemetry)
+class _Readiness:
+    """What /readyz says: of the service once it is there, until then what is waited for."""
+
+    def __init__(self) -> None:
+        self.of: Callable[[], str] = lambda: "it starts"
+
+    def await_(self, what: str) -> None:
+        self.of = lambda: what
+
+
+async def _serve(service: str, written: S, instance: str, node: str, opening: Opening[S]) -> int:
+    telemetry = Telemetry.start(service, instance, node, written.telemetry)
     task = asyncio.current_task()
     assert task is not None
-    moved = asyncio.create_task(_moved(settings.bus))
+    moved: asyncio.Task[None] | None = None
 
     def moved_on(_: asyncio.Task[None]) -> None:
         task.cancel()
 
-    moved.add_done_callback(moved_on)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    readiness = _Readiness()
     try:
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(telemetry.close)
+            http = await telemetry.serve_http(lambda: readiness.of())
+            settings = await _with_awaited_files(written, readiness)
+            moved = asyncio.create_task(_moved(settings.bus))
+            moved.add_done_callback(moved_on)
+            readiness.await_(f"no connection to {', '.join(settings.bus.servers)} yet")
             bus = await Bus.connect(settings.bus, f"{service} {instance}")
             stack.push_async_callback(bus.close)
             # before the bus goes: the last spans are published on it (closing twice is harmless)
             stack.push_async_callback(telemetry.close)
             telemetry.publish_spans(lambda payload: bus.publish(telemetry.span_subject, payload))
             app = await stack.enter_async_context(opening(settings, bus, telemetry))
-            log.info("started", http=await telemetry.serve_http(app.not_ready))
+            readiness.of = app.not_ready
+            log.info("started", http=http)
             await _run(app, bus)
     except asyncio.CancelledError:
-        if moved.done():
+        if moved is not None and moved.done():
             log.warning(
-                "the hub's servers are elsewhere now: starting again", folder=settings.bus.servers_folder
+                "the hub's servers are elsewhere now: starting again", folder=written.bus.servers_folder
             )
             return START_AGAIN
         log.info("stopping")
@@ -120,10 +146,28 @@ async def _serve(service: str, settings: S, instance: str, node: str, opening: O
         log.error("cannot serve", error=str(error))
         return START_AGAIN
     finally:
-        moved.remove_done_callback(moved_on)
-        await end([moved])
+        if moved is not None:
+            moved.remove_done_callback(moved_on)
+            await end([moved])
     log.error("the service ended by itself, or the bus gave up the connection")
     return START_AGAIN
+
+
+async def _with_awaited_files(written: S, readiness: _Readiness) -> S:
+    """The settings with what their files say, as soon as all are there: in a new cluster the hub makes passwords while we start."""
+    unfilled: Any = written
+    say_at = time.monotonic()
+    while True:
+        try:
+            found: Any = with_files(unfilled)
+        except Awaited as error:
+            readiness.await_(str(error))
+            if (now := time.monotonic()) >= say_at:
+                say_at = now + _AWAIT_SAY_S
+                log.info("waits for a file", error=str(error))
+            await asyncio.sleep(_AWAIT_LOOK_S)
+        else:
+            return found
 
 
 async def _moved(bus: BusSettings) -> None:

@@ -138,8 +138,18 @@ class ToolsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 _VARIABLE = re.compile(r"\$\{([A-Z_][A-Z0-9_]*)\}")
 
 
+class Awaited(ValueError):
+    """A file that is put there by somebody else (a cluster, the node's leaf) is not there yet."""
+
+
 def read_settings(path: Path, settings_type: type[S]) -> S:
-    """Reads one service's settings, files and variables that they name included. Raises ValueError that names the file and the key."""
+    """Reads one service's settings, files and variables that they name included. Raises ValueError that names the file and the key,
+    Awaited where only such a file is missing."""
+    return with_files(settings_as_written(path, settings_type))
+
+
+def settings_as_written(path: Path, settings_type: type[S]) -> S:
+    """As `read_settings`, without the files that the settings name."""
     decode = msgspec.json.decode if path.suffix == ".json" else msgspec.yaml.decode
     try:
         settings = msgspec.convert(_with_variables(decode(_read(path))), settings_type, strict=False)
@@ -147,13 +157,25 @@ def read_settings(path: Path, settings_type: type[S]) -> S:
         raise ValueError(f"{path}: {error}") from None
     except KeyError as error:
         raise ValueError(f"{path}: the environment has no variable {error.args[0]}") from None
+    for bus in _buses(settings).values():
+        if not bus.servers and not bus.servers_folder:
+            raise ValueError(f"{path}: bus of {bus.user}: neither servers nor servers_folder is given")
+    return settings
+
+
+def with_files(settings: S) -> S:
+    """With what stands in the files that they name. Raises as `read_settings`."""
     node = getattr(settings, "node", "")
-    found = {
-        field: _with_files(value, node)
+    found = {field: _with_files(bus, node) for field, bus in _buses(settings).items()}
+    return msgspec.structs.replace(settings, **found) if found else settings
+
+
+def _buses(settings: msgspec.Struct) -> dict[str, BusSettings]:
+    return {
+        field: value
         for field in settings.__struct_fields__
         if isinstance(value := getattr(settings, field), BusSettings)
     }
-    return msgspec.structs.replace(settings, **found) if found else settings
 
 
 def _read(path: Path) -> bytes:
@@ -161,6 +183,12 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from None
+
+
+def _awaited(path: Path) -> str:
+    if not path.exists():
+        raise Awaited(f"{path} is not there yet")
+    return _read(path).decode().strip()
 
 
 def _with_variables(tree: Any) -> Any:
@@ -180,15 +208,15 @@ def _with_files(bus: BusSettings, node: str) -> BusSettings:
         prefix = node_inbox(node, bus.user) if node else inbox(bus.user)
         bus = msgspec.structs.replace(bus, inbox_prefix=prefix)
     if bus.password_file:
-        password = _read(Path(bus.password_file)).decode().strip()
+        password = _awaited(Path(bus.password_file))
         bus = msgspec.structs.replace(bus, password=password, password_file="")
     if bus.servers_folder:
         servers = hub_servers(Path(bus.servers_folder))
         if not servers:
-            raise ValueError(f"{bus.servers_folder}: no server of the hub is known yet")
+            raise Awaited(f"{bus.servers_folder}: no server of the hub is known yet")
         bus = msgspec.structs.replace(bus, servers=servers)
-    if not bus.servers:
-        raise ValueError(f"bus of {bus.user}: neither servers nor servers_folder is given")
+    if bus.tls_ca_file:
+        _awaited(Path(bus.tls_ca_file))
     return bus
 
 

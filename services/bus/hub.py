@@ -241,8 +241,9 @@ async def _shared(settings: HubSettings, api: Api) -> _Shared:
         return msgspec.json.decode(kept.read_bytes(), type=_Shared)
     vault = Vault(api, settings)
     state = await _patiently(vault.open)
-    await _patiently(lambda: vault.register(state))
+    await _patiently(vault.register)
     found = _Shared(state=state, peers=await _patiently(vault.await_peers))
+    await _patiently(lambda: vault.tell_authority(state))
     replace(kept, msgspec.json.encode(found))
     return found
 

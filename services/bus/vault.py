@@ -97,12 +97,18 @@ class Vault:
             encoded = {key: base64.b64encode(value.encode()).decode() for key, value in told.items()}
             self._api.patch(self._namespace, "secrets", name, {"data": encoded})
 
-    def register(self, state: HubState) -> None:
-        """Tells everybody where this server is and by which authority to know it."""
-        own = {
-            AUTHORITY_FILE: state.authority.certificate,
-            f"{PEER_PREFIX}{self._settings.name}": f"tls://{_host(self._settings.address)}:{CLIENT_PORT}",
-        }
+    def register(self) -> None:
+        """Tells where this server is."""
+        self._say(
+            {f"{PEER_PREFIX}{self._settings.name}": f"tls://{_host(self._settings.address)}:{CLIENT_PORT}"}
+        )
+
+    def tell_authority(self, state: HubState) -> None:
+        """Tells everybody by which authority to know the hub. Pods of ours start when it is told (deploy/base), so it is told last: they
+        would otherwise begin with some of the servers, and anew with all."""
+        self._say({AUTHORITY_FILE: state.authority.certificate})
+
+    def _say(self, own: dict[str, str]) -> None:
         found = self._told()
         if any(found.get(key) != value for key, value in own.items()):
             self._api.patch(self._namespace, "configmaps", BUS_CONFIG_MAP, {"data": own})

@@ -19,6 +19,7 @@ from services.bus.settings import HubSettings, LeafSettings
 from services.bus.vault import HUB_SECRET, identity_secret
 from services.webhook.configuration import NAMESPACE
 from shared import settings
+from shared.contracts import mark
 from shared.manifests.settings import CONFIG_MAP
 from shared.subjects import HUB_IDENTITIES
 
@@ -69,6 +70,7 @@ def test_settings_are_read(name: str, tmp_path: Path) -> None:
     """Each as its service reads it, with the files that a cluster would mount."""
     for file, text in (
         ("hub.orbweaver-nats-0", "tls://192.0.2.1:5741"),
+        ("ca.crt", "certificate"),
         ("password", "p"),
         ("system-password", "s"),
     ):
@@ -113,6 +115,26 @@ def test_the_hub_may_fill_every_secret_and_no_secret_is_in_a_manifest() -> None:
     ]
     (rule,) = [rule for rule in role["rules"] if rule["resources"] == ["secrets"]]
     assert set(rule["resourceNames"]) == wanted and set(rule["verbs"]) == {"get", "patch"}
+
+
+def test_no_container_starts_before_the_hub_has_filled_what_it_needs() -> None:
+    """A kubelet that mounts a volume without what is in it looks at it again a minute later: a key that is named is waited for."""
+    for name, spec in workloads().items():
+        if name == "orbweaver-nats":  # it fills them
+            continue
+        volumes = {volume["name"]: volume for volume in spec["volumes"]}
+        for volume in volumes.values():
+            assert volume.get("configMap", {}).get("name") != bus.BUS_CONFIG_MAP, name
+        if "bus" in volumes:
+            first, whole = (one["configMap"] for one in volumes["bus"]["projected"]["sources"])
+            assert first == {"name": bus.BUS_CONFIG_MAP} | {
+                "items": [{"key": bus.AUTHORITY_FILE, "path": bus.AUTHORITY_FILE}]
+            }
+            assert whole == {"name": bus.BUS_CONFIG_MAP}
+        if "secret" in volumes:
+            keys = {one["key"] for one in volumes["secret"]["secret"]["items"]}
+            settings_file = DEPLOY / "base" / "settings" / f"{name.removeprefix('orbweaver-')}.yaml"
+            assert keys == set(re.findall(r"/etc/orbweaver/secret/([\w-]+)", settings_file.read_text())), name
 
 
 def test_who_needs_nothing_of_the_api_server_has_no_token_for_it() -> None:
@@ -211,4 +233,5 @@ def test_settings_of_spiderpool_stay_in_force_where_its_component_is_taken_in() 
     added = yaml.safe_load(grant["patch"])
     assert added[0] == {"op": "add", "path": "/rules/0/resourceNames/-", "value": CONFIG_MAP}
     assert roles["kube-system"][0]["resources"] == ["configmaps"]
-    assert [one["value"] for one in added[1:]] == roles[NAMESPACE][1:]
+    assert added[1] == {**added[0], "value": mark.CONFIG_MAP}
+    assert [one["value"] for one in added[2:]] == roles[NAMESPACE][1:]

@@ -34,10 +34,12 @@ async def connected(*settings: BusSettings) -> AsyncIterator[list[Bus]]:
             await bus.close()
 
 
-async def tell_nodes(site: Site, *nodes: str, version: int = 1, gone: bool = False, by: int = 0) -> None:
-    """The facts that the controller publishes."""
+async def tell_nodes(
+    site: Site, *nodes: str, version: int = 1, gone: bool = False, by: int = 0, replicas: int = 1
+) -> None:
+    """The facts that the controller publishes, by its connection to one server of the hub."""
     async with connected(site.of_hub("controller", by)) as (controller,):
-        await made(controller)
+        await made(controller, replicas)
         for node in nodes:
             fact = (
                 ObjectGone(kind="Node", namespace="", name=node, uid="u", version=version)
@@ -55,12 +57,12 @@ async def tell_nodes(site: Site, *nodes: str, version: int = 1, gone: bool = Fal
             await controller.append(facts("Node", "", node), encode(fact))
 
 
-async def made(controller: Bus) -> None:
+async def made(controller: Bus, replicas: int) -> None:
     """The stream of facts; a hub of three needs a moment before it can make one."""
     deadline = time.monotonic() + 120.0
     while True:
         try:
-            await controller.ensure_stream(FACTS)
+            await controller.ensure_stream(FACTS, replicas)
             return
         except BusError as error:
             assert time.monotonic() < deadline, error

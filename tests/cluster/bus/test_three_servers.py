@@ -34,10 +34,10 @@ def test_a_hub_of_three(site: Site) -> None:
     for number in range(3):
         site.start_hub(number, servers=3)
     await_true("all three listen", lambda: all(site.listens(number) for number in range(3)), 90)
-    site.peers()
+    assert (site.peers() / "ca.crt").is_file(), "told when all servers are known"
 
     async def scenario() -> None:
-        await tell_nodes(site, OWN)
+        await tell_nodes(site, OWN, replicas=3)
         # The leaf knows one server of the hub, the allocator sits at each of the others in turn.
         site.start_leaf(OWN, only=0)
         for number in (1, 2):
@@ -49,7 +49,7 @@ def test_a_hub_of_three(site: Site) -> None:
             await allocator.append(lease("incarnation", 1), b"record", timeout_s=10.0)
             # A node comes while a server is away, and links to that server when it is back.
             site.stop("orbweaver-nats-0")
-            await tell_nodes(site, OTHER, by=1)
+            await tell_nodes(site, OTHER, by=1, replicas=3)
             await allocator.serve("orb.ipam.>", answer)
             await asyncio.sleep(4.0)
             site.start_again("orbweaver-nats-0")
