@@ -205,13 +205,13 @@ class Cluster:
             self.controller.put("SpiderIPPool", "", name, {"metadata": {"name": name}, "spec": spec})
         for node in self.nodes:
             self.controller.put("Node", "", node, {"metadata": {"name": node}}, f"uid-{node}")
-        wanted = {
+        wanted: dict[str, object] = {
             "metadata": {"name": STATEFUL_SET, "namespace": NAMESPACE},
             "spec": {"replicas": STATEFUL_SLOTS},
         }
         self.controller.put("StatefulSet", NAMESPACE, STATEFUL_SET, wanted, "uid-db")
         link = {"master": ["eth1"], "ippools": {"ipv4": ["p4"], "ipv6": ["p6"]}}
-        network = {
+        network: dict[str, object] = {
             "metadata": {"name": NETWORK, "namespace": NAMESPACE},
             "spec": {"cniType": "macvlan", "macvlan": link},
         }
@@ -275,7 +275,7 @@ class Cluster:
                 yield f"the memory of {leader.name} is not what the log says"
             yield from audit(memory)
         for allocator in self.allocators:
-            running = [task.get_coro().__qualname__ for task in allocator.process.tasks()]
+            running = [getattr(task.get_coro(), "__qualname__", "") for task in allocator.process.tasks()]
             for name in OF_A_TERM:
                 if running.count(name) != allocator.leads:
                     yield f"{allocator.name} runs {name} {running.count(name)} times, leads: {allocator.leads}"

@@ -170,7 +170,7 @@ class Process:
         self.is_alive = False
         self.is_stopped = True
         self._kept.clear()
-        hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+        hook, sys.unraisablehook = sys.unraisablehook, _unheard
         running = events._get_running_loop()
         events._set_running_loop(self)  # type: ignore[arg-type]
         buried: set[NumberedTask[Any]] = set()
@@ -285,6 +285,10 @@ class Process:
 
     def is_closed(self) -> bool:
         return False
+
+
+def _unheard(_: object) -> None:
+    pass
 
 
 def _bury(task: asyncio.Task[Any]) -> None:

@@ -15,7 +15,6 @@ from opentelemetry import trace
 from opentelemetry.metrics import NoOpMeter
 
 from services.agent.app import App
-from services.allocator.mark import LogMark, goes_further
 from services.allocator.replica import Replica
 from shared import subjects
 from shared.bus import BusError, Message, NoResponder
@@ -25,10 +24,12 @@ from shared.contracts.facts import (
     FACT,
     FactAnswer,
     FactsSynced,
+    FactsTerm,
     ObjectFact,
     ObjectGone,
     SyncAnswer,
 )
+from shared.contracts.mark import LogMark, goes_further
 from shared.settings import AgentSettings, AllocatorSettings, BusSettings
 from shared.telemetry.telemetry import ActiveSpan
 from tests.simulation.bus import SimulatedBus
@@ -287,7 +288,7 @@ class Controller(Member):
                 fact = FACT.decode(message.data)
                 if isinstance(fact, FactsSynced):
                     is_synced = fact.incarnation == self.process.name
-                else:
+                elif not isinstance(fact, FactsTerm):
                     self._told[fact.kind, fact.namespace, fact.name] = fact.version
             self._sequence = (await self.bus.stream_state("FACTS")).last_sequence
             self._in_doubt = False

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 from typing import get_args
 
+import msgspec
+
 from shared.contracts.lease import LeaseEvent
 from shared.errors import ERRORS
 
@@ -34,7 +36,10 @@ class Reach:
         for what in sorted(self._counts):
             yield f"{what:{width}} {self._counts[what]:9} in {100 * self._seeds[what] / seeds:5.1f} % of the seeds"
         for kind, missing in (
-            ("events of the log", self._missing("event ", (one.__struct_config__.tag for one in events()))),
+            (
+                "events of the log",
+                self._missing("event ", (str(one.__struct_config__.tag) for one in events())),
+            ),
             ("errors answered to an ADD", self._missing("answer ADD: ", ERRORS)),
         ):
             if missing:
@@ -44,7 +49,7 @@ class Reach:
         return sorted(str(name) for name in names if f"{prefix}{name}" not in self._counts)
 
 
-def events() -> tuple[type, ...]:
+def events() -> tuple[type[msgspec.Struct], ...]:
     return get_args(LeaseEvent)
 
 

@@ -24,7 +24,7 @@ DEADLINES_S = {"ADD": 30.0, "DEL": 15.0, "CHECK": 5.0, "GC": 10.0, "STATUS": 1.0
 Form = Literal["multus", "native", "ipam"]
 """Multus calls us for each interface; natively one call attaches all; or the link is made by somebody else, whom we serve as IPAM."""
 
-_LINK = {
+_LINK: dict[str, object] = {
     "cniVersion": "1.1.0",
     "name": "underlay",
     "type": "orbweaver",
@@ -32,7 +32,7 @@ _LINK = {
     "master": ["eth1"],
     "ippools": {"ipv4": ["p4"], "ipv6": ["p6"]},
 }
-_IPAM = {
+_IPAM: dict[str, object] = {
     "cniVersion": "1.1.0",
     "name": "theirs",
     "type": "macvlan",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
+from typing import Any
 from unittest.mock import patch
 
 import msgspec
@@ -183,22 +184,26 @@ def rebuild_without_one_node() -> AbstractContextManager[object]:
         if testimony.claims.node != "n1":
             real_hear(self, testimony)
 
+    def expected(self: Recovery, *rest: Any) -> frozenset[str]:
+        return real_expected(self, *rest) - {"n1"}
+
     stack = ExitStack()
     stack.enter_context(patch.object(cluster, "LOSING", 1.0))
     stack.enter_context(patch.object(fault, "LOG_LOST", 20))
     stack.enter_context(patch.object(Recovery, "hear", hear))
-    stack.enter_context(
-        patch.object(Recovery, "_expected", lambda self, *rest: real_expected(self, *rest) - {"n1"})
-    )
+    stack.enter_context(patch.object(Recovery, "_expected", expected))
     return stack
 
 
 def term_leaves_its_ear() -> AbstractContextManager[object]:
+    def stop(_: Hearing) -> None:
+        pass
+
     async def close(_: Hearing) -> None:
         pass
 
     stack = ExitStack()
-    stack.enter_context(patch.object(Hearing, "stop", lambda _: None))
+    stack.enter_context(patch.object(Hearing, "stop", stop))
     stack.enter_context(patch.object(Hearing, "close", close))
     return stack
 

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from services.allocator import decide
 from tests.simulation.__main__ import report
 from tests.simulation.cluster import run
@@ -31,8 +33,11 @@ def test_a_seed_is_one_run_whatever_ran_before_and_however_strings_hash() -> Non
         assert told.stdout.strip() == first.digest
 
 
-def test_a_failing_seed_tells_its_last_steps_and_how_to_run_it_again(monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(decide, "_pick", lambda *_: ())
+def test_a_failing_seed_tells_its_last_steps_and_how_to_run_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(*_: object) -> tuple[()]:
+        return ()
+
+    monkeypatch.setattr(decide, "_pick", nothing)
     with quiet():
         outcome = run(3, 150)
     told = report(outcome)
