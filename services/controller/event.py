@@ -86,9 +86,8 @@ def of_coordinator(name: str, uid: str, reason: str, message: str, *, warning: b
     return Notable(about=about, reason=reason, message=message, warning=warning)
 
 
-def body_of(notable: Notable, reporter: str, now_s: float) -> Json:
-    """core/v1 Event, the first of its kind."""
-    at = datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def body_of(notable: Notable, reporter: str, count: int, first_s: float, now_s: float) -> Json:
+    """core/v1 Event that happened `count` times, first at `first_s` and now; times are Unix time."""
     about = notable.about
     involved: Json = {"apiVersion": about.api_version, "kind": about.kind, "name": about.name}
     if about.namespace:
@@ -103,19 +102,17 @@ def body_of(notable: Notable, reporter: str, now_s: float) -> Json:
         "reason": notable.reason,
         "message": notable.message[:MESSAGE_MAX_CHARS],
         "type": "Warning" if notable.warning else "Normal",
-        "count": 1,
-        "firstTimestamp": at,
-        "lastTimestamp": at,
+        "count": count,
+        "firstTimestamp": _stamp(first_s),
+        "lastTimestamp": _stamp(now_s),
         "source": {"component": COMPONENT},
         "reportingComponent": COMPONENT,
         "reportingInstance": reporter,
     }
 
 
-def again(count: int, now_s: float) -> Json:
-    """What changes of an Event that happened once more."""
-    at = datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {"count": count, "lastTimestamp": at}
+def _stamp(unix_s: float) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _pod(namespace: str, name: str, uid: str) -> About:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
-from services.controller.event import Notable, again, body_of
+from services.controller.event import Notable, body_of
 from services.controller.kube import KubeClient, KubeRefused
 
 log = structlog.get_logger()
@@ -21,11 +21,12 @@ EVENT = "Event"
 KEPT_MAX = 2000
 """Events that are remembered; beyond it the oldest are forgotten, and one that comes again begins anew."""
 WRITE_INTERVAL_S = 1.0
-NOT_FOUND, CONFLICT = 404, 409
+CONFLICT = 409
 
 
 class _Kept(msgspec.Struct):
     notable: Notable
+    first_s: float
     seen: int
     written: int = 0
 
@@ -44,7 +45,7 @@ class EventWriter:
         key = (notable.namespace, notable.name)
         kept = self._kept.get(key)
         if kept is None:
-            self._kept[key] = _Kept(notable, 1)
+            self._kept[key] = _Kept(notable, time.time(), 1)
             while len(self._kept) > KEPT_MAX:
                 self._kept.popitem(last=False)
         else:
@@ -56,23 +57,16 @@ class EventWriter:
         kept = self._kept.get((namespace, name))
         if kept is None or kept.written == kept.seen:
             return 0.0
-        collection, seen = f"/api/v1/namespaces/{namespace}/events", kept.seen
+        seen = kept.seen
+        body = body_of(kept.notable, self._reporter, seen, kept.first_s, time.time())
         try:
-            if kept.written:
-                await self._client.merge(f"{collection}/{name}", again(seen, time.time()))
-            else:
-                await self._client.create(collection, body_of(kept.notable, self._reporter, time.time()))
+            await self._client.apply(f"/api/v1/namespaces/{namespace}/events/{name}", body)
         except KubeRefused as error:
-            if error.status == CONFLICT:  # a replica before us wrote it
-                await self._client.merge(f"{collection}/{name}", again(seen, time.time()))
-            elif error.status == NOT_FOUND and kept.written:  # events are kept for an hour
-                kept.written, kept.seen = 0, 1
-                self._look_again(EVENT, namespace, name)
-                return 0.0
-            else:
-                # a namespace that is being deleted takes none: nobody will read it
-                log.info("an event is not written", object=f"{namespace}/{name}", error=str(error))
-                kept.written = seen
-                return 0.0
+            if error.status == CONFLICT:
+                raise
+            # a namespace that is being deleted takes none: nobody will read it
+            log.info("an event is not written", object=f"{namespace}/{name}", error=str(error))
+            kept.written = seen
+            return 0.0
         kept.written = seen
         return WRITE_INTERVAL_S

@@ -160,9 +160,10 @@ class EndpointWriter:
         return WRITE_INTERVAL_S
 
     async def _remove(self, path: str, uid: str, note: EndpointNote) -> float:
+        """One step, as each object is written once a second: first nothing holds it, then it goes."""
         if note.finalizers:
             await self._client.merge(path, {"metadata": {"uid": uid, "finalizers": None}})
-        if not note.terminating:
+        elif not note.terminating:
             await self._client.delete(path, uid)
         return WRITE_INTERVAL_S
 

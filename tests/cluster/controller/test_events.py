@@ -69,6 +69,9 @@ def test_failures_and_disagreements_are_events_and_repetitions_count_up(
             assert found["type"] == "Warning"
             assert found["message"] == "interface eth0 on node n1: all IP addresses used out"
             assert found["involvedObject"]["uid"] == made["metadata"]["uid"]
+            assert found["firstTimestamp"] < found["lastTimestamp"], "a second at least between two writes"
+            (manager,) = found["metadata"]["managedFields"]
+            assert (manager["manager"], manager["operation"]) == ("orbweaver-controller", "Apply")
 
             async def disagreed() -> list[dict[str, Any]]:
                 await reader.bus.append(subjects.disagreement("n1"), encode(differ))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 from tests.cluster.controller.conftest import (
@@ -72,9 +73,16 @@ def test_leases_are_mirrored_to_pool_status_and_endpoint(
             await detach(reader, made, grant)
             await asyncio.to_thread(wait_for, lambda: status_of(crds, "rack").get("allocatedIPCount") == 0)
             assert "allocatedIPs" not in status_of(crds, "rack")
+            loose = await asyncio.to_thread(wait_for, lambda: without_finalizer(crds, place, "web"))
+            assert "deletionTimestamp" not in loose["metadata"], "one write a second: first nothing holds it"
             await asyncio.to_thread(wait_for, lambda: endpoint_of(crds, place, "web") is None)
 
     asyncio.run(main())
+
+
+def without_finalizer(server: ApiServer, place: str, name: str) -> dict[str, Any] | None:
+    found = endpoint_of(server, place, name)
+    return found if found is not None and not found["metadata"].get("finalizers") else None
 
 
 def test_a_deleted_pool_stays_until_its_last_lease_is_gone(
@@ -101,6 +109,13 @@ def test_a_deleted_pool_stays_until_its_last_lease_is_gone(
     asyncio.run(main())
 
 
+def changes_of(server: ApiServer, plural: str, name: str, since: str) -> list[dict[str, Any]]:
+    """What a watch tells of the object, from this version on until now."""
+    query = f"watch=true&timeoutSeconds=2&resourceVersion={since}&fieldSelector=metadata.name%3D{name}"
+    lines = server.kubectl("get", "--raw", f"{OURS}/{plural}?{query}").splitlines()
+    return [json.loads(line)["object"] for line in lines]
+
+
 def test_many_changes_of_one_pool_are_few_writes(
     crds: ApiServer, starting: Starting, allocator: Service, fresh_nats_server: NatsServer
 ) -> None:
@@ -112,13 +127,21 @@ def test_many_changes_of_one_pool_are_few_writes(
     async def main() -> None:
         async with reading(fresh_nats_server) as reader:
             await reader.synced()
-            first = int(crds.client.get(f"{OURS}/spiderippools/rack")["metadata"]["resourceVersion"])
-            await asyncio.gather(*(attach(reader, one, "rack") for one in pods))
+            first = crds.client.get(f"{OURS}/spiderippools/rack")["metadata"]["resourceVersion"]
+            began_s = time.monotonic()
+            for one in pods:
+                await attach(reader, one, "rack")
+                await asyncio.sleep(0.1)
             await asyncio.to_thread(wait_for, lambda: status_of(crds, "rack").get("allocatedIPCount") == 30)
+            took_s = time.monotonic() - began_s
             await asyncio.to_thread(
                 wait_for, lambda: len(crds.client.items(f"{OURS}/namespaces/{place}/spiderendpoints")) == 30
             )
-            assert first
+            writes = changes_of(crds, "spiderippools", "rack", first)
+            # two seconds grace: the first is written at once, and the second that is under way counts whole
+            assert 1 < len(writes) <= took_s + 2 < len(pods) / 2, (writes, took_s)
+            counts = [one["status"]["allocatedIPCount"] for one in writes]
+            assert counts == sorted(counts) and counts[-1] == 30
 
     asyncio.run(main())
     managers = crds.client.get(f"{OURS}/spiderippools/rack")["metadata"]["managedFields"]
