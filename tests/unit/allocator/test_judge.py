@@ -233,7 +233,23 @@ def test_a_pod_without_status_is_not_judged_by_it() -> None:
     assert table.rule() == ("keep", "pending")
 
 
+def test_pending_static_and_not_valid() -> None:
+    table = static()
+    table.also(stateful_set("shop/web", 0))
+    for phase in ("Pending", ""):
+        table.becomes(phase=phase)
+        assert table.rule() == ("keep", "static, not wanted")
+
+
 # Terminating
+
+
+def test_terminating_and_pending_is_kept_within_its_grace_and_no_longer() -> None:
+    """The row of pending pods stands above that of terminating ones; the tracer of terminating pods asks for no phase."""
+    table = Table()
+    table.becomes(phase="Pending", terminating=True, deleted_at=stamp(0), grace_s=30)
+    assert table.rule(at_s=29) == ("keep", "terminating, within grace")
+    assert table.rule(at_s=30) == ("release", "terminating")
 
 
 def test_terminating_within_grace_without_addresses() -> None:
@@ -270,11 +286,37 @@ def test_past_its_grace_by_the_readiness_of_the_node(ready: str, switch: str, en
         assert table.rule() == expected
 
 
-def test_past_its_grace_on_a_node_that_nobody_knows() -> None:
-    table = Table()
+@pytest.mark.parametrize(
+    ("ready", "other"), [("True", "zombieOnNotReadyNode"), ("False", "zombieOnReadyNode")]
+)
+def test_the_switch_of_the_other_readiness_is_not_asked(ready: str, other: str) -> None:
+    table = Table(gc(**{other: False}))
+    table.also(machine(ready=ready))
+    table.becomes(terminating=True, deleted_at=stamp(-60), ips=IP)
+    assert table.rule() == ("release", "terminating")
+
+
+@pytest.mark.parametrize("known", ["no object", "an object without conditions"])
+def test_past_its_grace_on_a_node_that_nobody_knows(known: str) -> None:
+    table = Table(attached=True)
     table.world.facts.nodes.clear()
+    if known == "an object without conditions":
+        table.also(manifest("Node", "n1", {}))
     table.becomes(terminating=True, deleted_at=stamp(-60), ips=IP)
     assert table.rule() == ("keep", "terminating, node unknown")
+    table.gone()
+    for heard in ("heard", "silent", "unsure"):
+        assert table.judge(heard).action == "keep"
+
+
+def test_a_deleted_node_is_not_ready_to_the_switches() -> None:
+    table = Table(gc(zombieOnNotReadyNode=False))
+    table.becomes(terminating=True, deleted_at=stamp(-60), ips=IP)
+    table.world.delete("Node", "n1")
+    table.also(machine("n2"))
+    assert table.rule() == ("keep", "terminating, switched off")
+    table.also(gc())
+    assert table.rule() == ("release", "terminating")
 
 
 def test_terminating_static_is_never_collected_while_it_is_wanted() -> None:
@@ -302,6 +344,20 @@ def test_other_with_addresses() -> None:
     for table in (Table(), static()):
         table.becomes(phase="Running", ips=IP)
         assert table.judge().action == "keep"
+
+
+def test_other_with_addresses_static_and_not_valid() -> None:
+    table = static()
+    table.also(stateful_set("shop/web", 0))
+    table.becomes(phase="Running", ips=IP)
+    assert table.rule() == ("keep", "static, not wanted")
+
+
+@pytest.mark.parametrize("phase", ["Running", "Unknown"])
+def test_other_with_addresses_stateless_whatever_the_switch(phase: str) -> None:
+    table = Table(gc(enableGcRunningPodOnEmptyPodStatusIPs=True))
+    table.becomes(phase=phase, ips=IP)
+    assert table.rule() == ("keep", "has addresses")
 
 
 def test_other_without_addresses_static() -> None:
@@ -421,7 +477,9 @@ def test_a_container_without_a_pod_ends_with_its_node_only() -> None:
     world = World(POOL, machine())
     world.add("", container="c1")
     (holding,) = world.state.holdings.values()
-    assert judge(world.state, world.facts, holding, START_NS, "silent").rule == "container"
+    for heard in ("heard", "silent", "unsure"):
+        kept = judge(world.state, world.facts, holding, START_NS, heard)
+        assert (kept.action, kept.rule) == ("keep", "container")
     world.delete("Node", "n1")
     assert judge(world.state, world.facts, holding, START_NS, "silent").action == "release"
 
@@ -442,7 +500,40 @@ def test_what_another_plugin_attached_goes_with_its_pod_and_rests() -> None:
     (released,) = events_of(holding, ("eth0",), verdict, START_NS)
     assert isinstance(released, LeasesReleased) and released.rest_until_ns > START_NS
     world.apply(machine(ready="False"))
-    assert judge(world.state, world.facts, holding, START_NS, "silent").action == "quarantine"
+    for heard in ("silent", "heard"):
+        assert judge(world.state, world.facts, holding, START_NS, heard).action == "quarantine"
+
+
+def test_what_another_plugin_attached_on_a_node_that_is_not_told_goes_with_its_pod() -> None:
+    world = World(POOL, machine())
+    item = LeaseItem(ifname="eth0", address="10.1.0.10", pool="v4", prefix_len=24)
+    adopted = LeasesAdopted(owner="u1", generation=1, items=(item,), pod_namespace="shop", pod_name="x")
+    world.commit((adopted,))
+    verdict = judge(world.state, world.facts, world.state.holdings["u1"], START_NS, "silent")
+    assert (verdict.action, verdict.rule) == ("release", "missing")
+
+
+def test_what_we_attached_ourselves_does_not_rest_for_others() -> None:
+    table = Table()
+    table.gone()
+    (released,) = events_of(table.holding, ("eth0",), table.judge(), START_NS)
+    assert isinstance(released, LeasesReleased) and released.rest_until_ns == 0
+
+
+def test_of_several_that_went_by_a_name_the_last_one_waits() -> None:
+    table = static()
+    item = LeaseItem(ifname="eth0", address="10.1.0.29", pool="v4", prefix_len=24)
+    older = LeasesAdopted(
+        owner="u0", generation=0, items=(item,), pod_namespace="shop", pod_name="web-0", node="n1"
+    )
+    table.world.commit((older,))
+    table.gone()
+    assert table.rule() == ("keep", "missing, static")
+    ((names, verdict),) = judge_interfaces(table.world.facts, table.holding, table.judge())
+    assert (names, verdict.action) == (("eth0",), "keep")
+    before = table.world.state.holdings["u0"]
+    verdict = judge(table.world.state, table.world.facts, before, START_NS, "heard")
+    assert (verdict.action, verdict.rule) == ("release", "missing")
 
 
 def test_an_interface_that_a_pod_inherited_and_came_up_without() -> None:
