@@ -187,6 +187,33 @@ def test_an_address_on_an_unreachable_node_is_released_and_given_to_nobody(
     run(body)
 
 
+def test_nothing_is_collected_while_nobody_can_say_what_is_there(run: Run, replicas: Replicas) -> None:
+    """The reference's row of look-ups that fail: a leader that the controller has not told that all is told judges nothing."""
+
+    async def body(cluster: Cluster) -> None:
+        await cluster.facts(machine("n1"), live("web"))
+        replicas.start("a1")
+        async with cluster.objects_known():
+            given = await attach_pod(cluster, "web", "c1")
+            await cluster.release("c1", given.grants[0].generation)
+            await cluster.until(lambda: _detached(cluster))
+        replicas.kill("a1")
+        await cluster.gone("Pod", "shop", "web")
+        replicas.start("a2")
+
+        async def held_back() -> str:
+            reply = await cluster.bus.request(subjects.IPAM_COLLECT, encode(Collect(dry_run=False)), 2.0)
+            return VERDICTS.decode(reply.data).held_back
+
+        assert "asked of the controller" in await cluster.until(held_back)
+        await asyncio.sleep(2.0)
+        assert await held_back() and (await cluster.log()).lease_count() == 2
+        async with cluster.objects_known():
+            await cluster.until(lambda: _freed(cluster))
+
+    run(body)
+
+
 async def attach_pod(cluster: Cluster, name: str, container: str) -> Allocated:
     """As the agent of n1 asks, until it is allocated."""
     command = msgspec.structs.replace(
@@ -204,6 +231,12 @@ async def attach_pod(cluster: Cluster, name: str, container: str) -> Allocated:
 async def _is(value: bool) -> bool:
     await asyncio.sleep(0.05)
     return value
+
+
+async def _detached(cluster: Cluster) -> bool:
+    await asyncio.sleep(0.1)
+    holdings = (await cluster.log()).holdings.values()
+    return all(held.detached for holding in holdings for held in holding.interfaces.values())
 
 
 async def _freed(cluster: Cluster) -> bool:
