@@ -65,6 +65,10 @@ KEPT_SHOWN_MAX = 4_096
 """Addresses in quarantine that a tool is told: those of sixteen nodes that claim all they can."""
 GENERATION_MAX = 1 << 48
 """No lease gets there; a claim beyond it is not believed."""
+MARK_COUNT_MAX = 1 << 48
+"""No log has so many records, or losses behind it; a mark beyond it is none."""
+MARK_SHARE_INTERVAL_S = 5.0
+"""So much later, at most, the mark of an allocator that leads is on its way to all replicas; and so often it is written."""
 MARK_WAIT_S = 0.3
 """How long a new leader waits for the marks of nodes that do not answer; it is part of the fail-over."""
 MARK_COLD_WAIT_S = 1.4

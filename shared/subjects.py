@@ -62,6 +62,8 @@ IPAM_COLLECT = "orb.ipam.collect"
 IPAM_ADOPT = "orb.ipam.adopt"
 ASK_FACTS = "orb.ask.facts"
 ASK_SYNC = "orb.ask.sync"
+MARK = "orb.mark"
+"""The leading allocator tells the controller which mark to keep for all replicas."""
 
 
 def ask_service(service: str) -> str:
@@ -285,6 +287,7 @@ HUB_IDENTITIES: dict[str, Permissions] = {
             f"{ASK_WITNESS_ALL}.*",
             "orb.ask.detach.*",
             span("allocator"),
+            MARK,
             DISAGREEMENT_ALL,
             *_stream_owner("LEASES", "SNAPSHOTS", "LEAD", "RELEASES", "SPANS", "DISAGREEMENTS"),
             *_stream_api("FACTS"),
@@ -309,6 +312,7 @@ HUB_IDENTITIES: dict[str, Permissions] = {
         ),
         subscribe=(
             f"{inbox('controller')}.>",
+            MARK,
             ASK_FACTS,
             ASK_SYNC,
             f"{ask_service('controller')}.*",

@@ -13,6 +13,7 @@ import msgspec
 from services.allocator.owner import StatefulSetFact, stateful_set_fact
 from services.allocator.pod import KnownPod, known_pod
 from services.allocator.pool_index import PoolSpace
+from shared.contracts import mark as marks
 from shared.contracts.facts import Fact, FactsSynced, FactsTerm, ObjectFact, ObjectGone
 from shared.manifests.annotations import CR_NAME
 from shared.manifests.ipam import SpiderIPPool, SpiderReservedIP
@@ -31,18 +32,19 @@ T = TypeVar("T", bound=Object)
 
 class Changes(msgspec.Struct, kw_only=True):
     """What a fact touched: pools whose free space must be made anew, pods and StatefulSets (`ns`, `name`), nodes that came, went or
-    are otherwise than before, and whether the settings are."""
+    are otherwise than before, and whether the settings or the shared mark are."""
 
     pools: set[str] = msgspec.field(default_factory=lambda: set[str]())
     pods: set[tuple[str, str]] = msgspec.field(default_factory=lambda: set[tuple[str, str]]())
     stateful_sets: set[tuple[str, str]] = msgspec.field(default_factory=lambda: set[tuple[str, str]]())
     nodes: set[str] = msgspec.field(default_factory=lambda: set[str]())
     settings: bool = False
+    mark: bool = False
 
 
 class Facts:
     """`sequence` is the stream sequence folded; `synced` whether a full list is known; `departed` are nodes whose objects were
-    deleted."""
+    deleted. `mark` is the one that all replicas share; `mark_flaw` says why what is kept there is none."""
 
     def __init__(self) -> None:
         self.pools: dict[str, PoolFact] = {}
@@ -56,6 +58,8 @@ class Facts:
         self.settings = Settings()
         self.installation_namespace = "kube-system"
         self.cluster_network = ""
+        self.mark: marks.LogMark | None = None
+        self.mark_flaw = ""
         self.synced = False
         self.sequence = 0
         self._versions: dict[tuple[str, str, str], int] = {}
@@ -98,6 +102,9 @@ class Facts:
             case "ConfigMap" if fact.name == SETTINGS_NAME:
                 self._configure(fact.namespace, None if gone else fact)
                 changes.settings = True
+            case "ConfigMap" if fact.name == marks.CONFIG_MAP:
+                self._mark(fact.namespace, None if gone else fact)
+                changes.mark = True
             case _:
                 pass
         return changes
@@ -187,6 +194,16 @@ class Facts:
             self.settings = settings
             self.installation_namespace = self._settings_namespace = namespace
             self.cluster_network = manifest.data.get("clusterNetwork", "").strip()
+
+    def _mark(self, namespace: str, fact: ObjectFact | None) -> None:
+        self.mark, self.mark_flaw = None, ""
+        if fact is None:
+            return
+        manifest = _read(fact, ConfigMap)
+        try:
+            self.mark = marks.read_mark(manifest.data if manifest is not None else {})
+        except ValueError as error:
+            self.mark_flaw = f"the mark in ConfigMap {namespace}/{marks.CONFIG_MAP} cannot be read: {error}"
 
     def pool_space(self, name: str) -> PoolSpace | None:
         """What the pool may give: without reservations, its gateway, and for IPv4 network and broadcast address."""

@@ -130,6 +130,7 @@ class Leader:
         self._asked: dict[tuple[str, str], list[_Request]] = {}
         """Pods that are being read through, each with the requests that wait for it: they are decided in the order they came in."""
         self._work: Work | None = None
+        self._refuted = ""
         self.settled = asyncio.Lock()
         """Held while memory is ahead of the log: a reader takes it to see only what is durable."""
 
@@ -231,9 +232,14 @@ class Leader:
                 # readers, and messages that have arrived meanwhile
                 await asyncio.sleep(0)
 
+    def refute(self, why: str) -> None:
+        """The log is not whole, or not the right one: the term ends before anything more is decided."""
+        self._refuted = why
+        self._wake.set()
+
     def _is_due(self) -> bool:
-        if self.hearing.lost:
-            raise LogLost(self.hearing.lost)
+        if lost := self._refuted or self.hearing.lost:
+            raise LogLost(lost)
         if len(self._requests) or self._releases or self.hearing.is_due or self.adopting.is_due:
             return True
         return bool(self._changed_pods) and self._facts.synced and self._facts_are_whole

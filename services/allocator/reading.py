@@ -16,7 +16,8 @@ from services.allocator import snapshot
 from services.allocator.audit import follows, may_happen
 from services.allocator.facts import Facts
 from services.allocator.log import LogLost, LogRestarted, fold_message
-from services.allocator.mark import MarkStore, check_mark
+from services.allocator.mark import MarkStore, check_marks
+from services.allocator.sharing import known_marks
 from services.allocator.state import State
 from services.allocator.watch import Watch, refuted_by
 from shared import limits, subjects
@@ -84,6 +85,8 @@ class LogReader:
             finally:
                 hearing.cancel()
         await self._demand_end(state)
+        # the objects tell the shared mark, and may have come only now
+        check_marks([self._facts.mark] if self._facts.mark is not None else [], state)
         for node, mark in self._watch.marks.items():
             if why := refuted_by(state, mark):
                 raise LogLost(f"node {node}: {why}")
@@ -116,8 +119,8 @@ class LogReader:
 
         A damaged record at the end is counted by the server and never delivered; a damaged one before shows in the chain.
         """
-        # the mark first: a leader may append and mark while this replica folds
-        mark = self._marks.read()
+        # the marks first: a leader may append and mark while this replica folds
+        marks = known_marks(self._marks, self._facts)
         last = (await self._bus.stream_state("LEASES")).last_sequence
         folded, until = state.sequence, self._clock.monotonic_s() + CATCH_UP_S
         while state.sequence < last:
@@ -136,7 +139,7 @@ class LogReader:
             raise LogLost(
                 f"the log ends at {last}, memory and snapshot go to {state.sequence}: records are lost"
             )
-        check_mark(mark, state)
+        check_marks(marks, state)
 
     async def _hear_marks(self, state: State, *, follows: bool) -> None:
         """Asks the nodes how far they have seen the log, and waits until those that were there a moment ago have told.
@@ -147,7 +150,8 @@ class LogReader:
         began_s = self._clock.monotonic_s()
         heard_s = self._watch.heard_s
         expected = {node for node, at_s in heard_s.items() if began_s - at_s < HEARD_S} or state.nodes()
-        patience_s = limits.REBUILD_WAIT_S if self._marks.read() is None else limits.MARK_COLD_WAIT_S
+        is_marked = bool(known_marks(self._marks, self._facts))
+        patience_s = limits.MARK_COLD_WAIT_S if is_marked else limits.REBUILD_WAIT_S
         until_s = max(began_s + limits.MARK_WAIT_S, 0.0 if follows else self._listening_s + patience_s)
         ask, asked_s = encode(AskReport()), began_s - 1.0
         while any(heard_s.get(node, 0.0) < began_s for node in expected):

@@ -8,7 +8,7 @@ Must not know how claims are judged (rebuild.py) or who leads.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 
 import structlog
 
@@ -16,9 +16,10 @@ from services.allocator import snapshot
 from services.allocator.facts import Facts
 from services.allocator.log import LeaseLog, LogBroken
 from services.allocator.log_time import LogTime
-from services.allocator.mark import LogMark, MarkStore, mark_of
+from services.allocator.mark import MarkStore, mark_of, refutation
 from services.allocator.picture import Picture
 from services.allocator.rebuild import STEP_ITEMS, Merged, merging
+from services.allocator.sharing import known_marks
 from services.allocator.state import State
 from services.allocator.watch import Testimony, Watch
 from services.allocator.whole import whole
@@ -27,6 +28,7 @@ from shared.bus import Bus
 from shared.clock import Clock
 from shared.contracts.codec import encode
 from shared.contracts.lease import LogRebuilt, Record, digest
+from shared.contracts.mark import LogMark
 from shared.contracts.witness import Adopt, AskDetail
 
 log = structlog.get_logger()
@@ -36,26 +38,32 @@ GENERATIONS_SKIPPED = 1_000_000
 """Lost records may have given generations that nobody tells of; no release may name one that is given anew."""
 
 
-def readable_of(read: State, memory: State, mark: LogMark | None) -> State:
-    """What is known best: the log as far as it can be read, or what this process had folded before. Pure."""
+def readable_of(read: State, memory: State, marks: Sequence[LogMark]) -> State:
+    """What is known best: the log as far as it can be read, or what this process had folded before. Of two logs the one that lived
+    through more losses, of equals the one that a mark knows. Pure."""
     if not memory.sequence or not read.sequence:
         return memory if memory.sequence else read
     if memory.incarnation == read.incarnation:
         return memory if memory.sequence > read.sequence else read
-    return memory if mark is not None and mark.incarnation == memory.incarnation else read
+    if _lived(memory) != _lived(read):
+        return memory if _lived(memory) > _lived(read) else read
+    known = {mark.incarnation for mark in marks}
+    return memory if memory.incarnation in known and read.incarnation not in known else read
 
 
-def is_complete(readable: State, mark: LogMark | None, watch: Watch, last_sequence: int) -> bool:
+def _lived(state: State) -> int:
+    """A log on which nobody has led yet is no more than the one it was rebuilt of, which memory may know better."""
+    return state.epoch - state.has_no_term
+
+
+def is_complete(readable: State, marks: Sequence[LogMark], watch: Watch, last_sequence: int) -> bool:
     """Whether nobody has seen anything that is not in `readable`. Pure."""
-    if not readable.sequence or last_sequence > readable.sequence:
+    if not readable.sequence or last_sequence > readable.sequence or refutation(marks, readable):
         return False
-    if mark is not None and not _is_within(readable, mark.incarnation, mark.sequence):
-        return False
-    return all(_is_within(readable, seen.incarnation, seen.sequence) for seen in watch.marks.values())
-
-
-def _is_within(readable: State, incarnation: str, sequence: int) -> bool:
-    return incarnation == readable.incarnation and sequence <= readable.sequence
+    return all(
+        seen.incarnation == readable.incarnation and seen.sequence <= readable.sequence
+        for seen in watch.marks.values()
+    )
 
 
 class Recovery:
@@ -85,26 +93,30 @@ class Recovery:
     async def rebuild(self, read: State, memory: State, reason: str) -> State:
         """The state that the new log begins with, durable. Raises LogBroken while the objects are not known, Fenced if another
         replica was faster, and what the bus raises."""
-        mark = self._marks.read()
-        readable = readable_of(read, memory, mark)
+        marks = known_marks(self._marks, self._facts)
+        readable = readable_of(read, memory, marks)
         last = (await self._bus.stream_state("LEASES")).last_sequence
         facts = asyncio.create_task(whole(self._bus, self._facts, "the rebuild"))
         try:
-            silent = await self._ask(readable, mark, last, facts)
+            silent = await self._ask(readable, marks, last, facts)
         finally:
             facts.cancel()
         if not self._facts.synced:
             raise LogBroken(f"{reason}; the index is rebuilt as soon as the objects are known")
-        complete = is_complete(readable, mark, self._watch, last)
+        # the objects may have told the shared mark by now
+        marks = known_marks(self._marks, self._facts)
+        complete = is_complete(readable, marks, self._watch, last)
+        known = readable.sequence
         state = await self._merged(readable)
         began = LogRebuilt(
-            lost=state.incarnation or (mark.incarnation if mark is not None else ""),
+            lost=state.incarnation or next((mark.incarnation for mark in marks), ""),
             reason=reason,
             reported=tuple(sorted(self._told)),
             silent=tuple(sorted(silent)),
             complete=complete,
             generation=state.generation + GENERATIONS_SKIPPED,
-            epoch=1 + max(state.epoch, mark.epoch if mark is not None else 0),
+            epoch=1 + max((state.epoch, *(mark.epoch for mark in marks))),
+            lost_sequence=known,
         )
         await self._begin(state, began, last)
         log.warning(
@@ -119,18 +131,18 @@ class Recovery:
         return state
 
     async def _ask(
-        self, readable: State, mark: LogMark | None, last: int, facts: asyncio.Task[None]
+        self, readable: State, marks: Sequence[LogMark], last: int, facts: asyncio.Task[None]
     ) -> frozenset[str]:
         """Asks all nodes until they have told, or long enough. Those that were waited for in vain. The `facts` are waited for
         too, if not as long: what a node claims for a pod that the objects do not show is kept from the pod as well."""
         began_s = self._clock.monotonic_s()
-        known = mark is not None and bool(mark.nodes)
+        known = any(mark.nodes for mark in marks)
         listen_s = 0.0 if known else limits.REBUILD_LISTEN_S
         ask = encode(AskDetail(question=self._incarnation))
         asked_s = began_s - ASK_EVERY_S
         while True:
             now_s = self._clock.monotonic_s()
-            expected = self._expected(readable, mark)
+            expected = self._expected(readable, marks)
             silent = expected - self._told.keys()
             over_s = now_s - began_s
             are_whole = facts.done() or (self._facts.synced and over_s >= limits.REBUILD_LISTEN_S)
@@ -138,7 +150,7 @@ class Recovery:
                 return silent
             if over_s >= limits.REBUILD_WAIT_S:
                 return silent
-            if over_s >= limits.REBUILD_LISTEN_S and is_complete(readable, mark, self._watch, last):
+            if over_s >= limits.REBUILD_LISTEN_S and is_complete(readable, marks, self._watch, last):
                 # what the silent ones hold is known: they are not worth the pods that wait
                 return silent
             if now_s - asked_s >= ASK_EVERY_S:
@@ -146,9 +158,9 @@ class Recovery:
                 await self._bus.publish(subjects.ASK_WITNESS_ALL, ask)
             await asyncio.sleep(0.01)
 
-    def _expected(self, readable: State, mark: LogMark | None) -> frozenset[str]:
+    def _expected(self, readable: State, marks: Sequence[LogMark]) -> frozenset[str]:
         nodes = set(self._facts.nodes) | readable.nodes() | readable.silent | self._watch.heard_s.keys()
-        nodes |= set(mark.nodes) if mark is not None else set()
+        nodes.update(*(mark.nodes for mark in marks))
         return frozenset(nodes - self._facts.departed)
 
     async def _merged(self, state: State) -> State:
@@ -173,6 +185,7 @@ class Recovery:
             state.evolve(moved)
         state.evolve(began)
         state.recent.clear()
+        state.rebuilt_at = last + 1
         state.advance(record, last + 1, digest(encode(record)))
         failpoint.hit("allocator.rebuild.merged")
         await snapshot.store(self._bus, Picture(state.snapshot()))
@@ -183,13 +196,18 @@ class Recovery:
             raise LogBroken(f"the first record of log {self._incarnation} is not the one that was meant")
         failpoint.hit("allocator.rebuild.begun")
         self._marks.write(mark_of(state))
-        await self._bus.purge("LEASES", up_to_sequence=state.sequence)
-        failpoint.hit("allocator.rebuild.purged")
-        await snapshot.drop_others(self._bus, self._incarnation)
+        await put_away(self._bus, state)
         for node in self._told:
             adopt = encode(Adopt(question=self._incarnation, mark=state.mark))
             await self._bus.publish(subjects.ask_witness(node), adopt)
         await self._bus.flush()
+
+
+async def put_away(bus: Bus, state: State) -> None:
+    """Forgets what is left of the log before, once the one that was rebuilt of it stands. Whoever finds it standing may do it again."""
+    await bus.purge("LEASES", up_to_sequence=state.rebuilt_at)
+    failpoint.hit("allocator.rebuild.purged")
+    await snapshot.drop_others(bus, state.incarnation)
 
 
 async def _gently(steps: Generator[None, None, Merged]) -> Merged:

@@ -19,11 +19,12 @@ from services.allocator.lead import Election
 from services.allocator.leader import Leader
 from services.allocator.log import Fenced, LeaseLog, LogBroken, LogLost, LogRestarted
 from services.allocator.log_time import LogTime
-from services.allocator.mark import LogMark, MarkStore, mark_of
+from services.allocator.mark import MarkStore, mark_of, refutation
 from services.allocator.query import Queries
 from services.allocator.reading import LogReader
-from services.allocator.recovery import Recovery
+from services.allocator.recovery import Recovery, put_away
 from services.allocator.servers import UnsafeServers
+from services.allocator.sharing import Sharing
 from services.allocator.state import State
 from services.allocator.watch import Watch
 from shared import failpoint, limits, subjects
@@ -32,6 +33,7 @@ from shared.clock import Clock
 from shared.contracts.codec import MessageError
 from shared.contracts.facts import FACT
 from shared.contracts.lease import TermStarted
+from shared.contracts.mark import LogMark
 from shared.contracts.witness import WITNESS, WitnessReport
 from shared.service import serve_status
 from shared.settings import AllocatorSettings
@@ -178,8 +180,18 @@ class Replica:
         if self._facts.synced and self._changed_pools:
             self._reader.state.put_pools({name: self._facts.pool_space(name) for name in self._changed_pools})
             self._changed_pools.clear()
+        if changes.mark and self._facts.mark_flaw:
+            log.warning("shared mark not understood", error=self._facts.mark_flaw)
         if self._leader is not None:
             self._leader.facts_changed(changes)
+            if changes.mark:
+                self._hold_against_mark(self._leader)
+
+    def _hold_against_mark(self, leader: Leader) -> None:
+        """The shared mark comes with the objects, perhaps only now: before they are all known nobody is answered."""
+        mark = self._facts.mark
+        if mark is not None and (why := refutation((mark,), leader.state)):
+            leader.refute(why)
 
     def _on_witness(self, message: Message) -> None:
         """Every replica keeps the marks that nodes name; only the leader compares, only a rebuild asks."""
@@ -227,7 +239,11 @@ class Replica:
         while True:
             leads = election.leads
             try:
-                return await self._reader.read(lambda check: self._elected(election, check))
+                state = await self._reader.read(lambda check: self._elected(election, check))
+                if state.has_no_term:
+                    # who rebuilt it came no further
+                    await put_away(self._bus, state)
+                return state
             except LogLost as error:
                 if leads:
                     before, settled = settled, await self._reader.settle()
@@ -280,6 +296,10 @@ class Replica:
         mark = self._marks.read()
         incarnation = state.incarnation or (mark.incarnation if mark else self._new_incarnation())
         if not state.incarnation:
+            if self._facts.mark_flaw:
+                raise LogBroken(
+                    f"the log is empty, and {self._facts.mark_flaw}; delete it if nothing was ever given"
+                )
             # the mark goes first: a log that is lost before it was marked would look like a first start
             self._marks.write(LogMark(incarnation=incarnation, sequence=0))
             state.incarnation = incarnation
@@ -308,6 +328,7 @@ class Replica:
             self._watch,
         )
         self._leader = leader
+        self._hold_against_mark(leader)
         queries = Queries(
             self._bus,
             self._settings.replica,
@@ -332,10 +353,11 @@ class Replica:
         running = asyncio.create_task(leader.run())
         lost = asyncio.create_task(election.lost.wait())
         marking = asyncio.create_task(self._mark_for_ever(leader.state))
-        tasks = (running, lost, marking)
+        sharing = asyncio.create_task(Sharing(self._bus, leader.state, self._facts).run())
+        tasks = (running, lost, marking, sharing)
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in (running, marking):
+            for task in (running, marking, sharing):
                 if task.done():
                     task.result()
             raise Fenced("leadership was not renewed")

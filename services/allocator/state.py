@@ -144,13 +144,16 @@ class Snapshot(msgspec.Struct, kw_only=True, tag="allocator.snapshot.1"):
     epoch: int = 0
     past: list[Former] = []
     adoption_open: bool = False
+    lost_sequence: int = 0
+    rebuilt_at: int = 0
 
 
 class State:
     """Everything folded so far. `sequence` and `digest` name the last record; `at_ns` is its time.
 
-    `silent` are the nodes that have not told their journals since the log of incarnation `lost` was lost; where what could be
-    rebuilt is not `complete`, they may hold what nobody knows of."""
+    `silent` are the nodes that have not told their journals since the log of incarnation `lost`, known to `lost_sequence`, was lost;
+    where what could be rebuilt is not `complete`, they may hold what nobody knows of. `rebuilt_at` is the record by which this log
+    began after a loss."""
 
     def __init__(self) -> None:
         self.incarnation = ""
@@ -168,6 +171,8 @@ class State:
         self.silent: set[str] = set()
         self.complete = True
         self.lost = ""
+        self.lost_sequence = 0
+        self.rebuilt_at = 0
         self.epoch = 0
         self.adoption_open = True
         """Nothing was ever given in this log, and what another IPAM gave may still be told."""
@@ -209,6 +214,11 @@ class State:
     def unsafe(self) -> frozenset[str]:
         """Nodes that may hold what nobody knows of: while there is one, no new address may be given."""
         return frozenset() if self.complete else frozenset(self.silent)
+
+    @property
+    def has_no_term(self) -> bool:
+        """A rebuild has made this log, and no leader has begun a term on it: nobody was answered from it."""
+        return 0 < self.sequence <= self.rebuilt_at
 
     def lease_count(self) -> int:
         return len(self.taken[4]) + len(self.taken[6])
@@ -280,6 +290,7 @@ class State:
             case LogRebuilt():
                 self.generation = max(self.generation, event.generation)
                 self.silent, self.complete, self.lost = set(event.silent), event.complete, event.lost
+                self.lost_sequence = event.lost_sequence
                 self.epoch, self.adoption_open = event.epoch, False
             case NodeReported():
                 self.silent.discard(event.node)
@@ -559,6 +570,8 @@ class State:
             epoch=self.epoch,
             past=self.past.all(),
             adoption_open=self.adoption_open,
+            lost_sequence=self.lost_sequence,
+            rebuilt_at=self.rebuilt_at,
         )
 
     @classmethod
@@ -578,6 +591,7 @@ class State:
             state.quarantine[kept.family, kept.address] = kept
         state.silent, state.complete, state.lost = set(snapshot.silent), snapshot.complete, snapshot.lost
         state.epoch, state.adoption_open = snapshot.epoch, snapshot.adoption_open
+        state.lost_sequence, state.rebuilt_at = snapshot.lost_sequence, snapshot.rebuilt_at
         state.past = Past(snapshot.past)
         state.recent[snapshot.sequence] = snapshot.digest
         for resting in snapshot.resting:

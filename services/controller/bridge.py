@@ -21,6 +21,7 @@ from services.controller.founding import found
 from services.controller.ipam_writer import EndpointWriter, PoolWriter, SubnetWriter
 from services.controller.kube import KubeClient
 from services.controller.leases import AllocatorLeases
+from services.controller.mark_writer import MARK, MarkWriter
 from services.controller.mirror import Mirror
 from services.controller.mirroring import Mirroring
 from services.controller.network_writer import NetworkWriter
@@ -44,6 +45,7 @@ from shared.contracts.disagreement import DISAGREEMENT_EVENT
 from shared.manifests.network import NetworkAttachmentDefinition
 from shared.settings import ControllerSettings
 from shared.subjects import ATTACH, DISAGREEMENTS, StreamSpec
+from shared.subjects import MARK as MARK_SUBJECT
 from shared.telemetry.metrics import KubernetesMetrics
 
 log = structlog.get_logger()
@@ -90,7 +92,9 @@ class Bridge:
             settings.allocated_ips_max,
             self._writing.add,
         )
+        self._marks = MarkWriter(client, self._typed, settings.installation_namespace, self._writing.add)
         self._workers: Mapping[str, Worker] = {
+            MARK: self._marks,
             POOL: self._pools,
             SUBNET: SubnetWriter(client, self._typed),
             ENDPOINT: EndpointWriter(client, self._typed, self._mirror),
@@ -125,6 +129,7 @@ class Bridge:
             group.create_task(self._found())
             group.create_task(self._follow(ATTACH, self._take_attach))
             group.create_task(self._follow(DISAGREEMENTS, self._take_disagreement))
+            group.create_task(self._hear_marks())
             if self._settings.adopt:
                 await self._adopting.run()
             else:
@@ -209,6 +214,15 @@ class Bridge:
                 return
             except BusError as error:
                 log.debug("not followed yet", stream=stream.name, error=str(error))
+                await asyncio.sleep(RETRY_S)
+
+    async def _hear_marks(self) -> None:
+        while True:
+            try:
+                await self._bus.listen(MARK_SUBJECT, self._marks.on_keep)
+                return
+            except BusError as error:
+                log.debug("marks are not heard yet", error=str(error))
                 await asyncio.sleep(RETRY_S)
 
     async def _take_attach(self, message: StreamMessage) -> None:

@@ -16,6 +16,7 @@ from typing import Any, cast
 import msgspec
 
 from services.controller.reflector import Item, Name, Page
+from shared.contracts import mark
 from shared.contracts.facts import POD_ANNOTATIONS_READ
 from shared.manifests.annotation_key import is_ours
 from shared.manifests.kinds import API_VERSION
@@ -331,6 +332,7 @@ def table(installation_namespace: str, cilium_config: Name) -> tuple[Watched, ..
     """Every list that is held. `cilium_config` names the ConfigMap of Cilium."""
     configs = {
         (installation_namespace, CONFIG_MAP): True,
+        (installation_namespace, mark.CONFIG_MAP): True,
         KUBEADM_CONFIG: False,
         cilium_config: False,
     }

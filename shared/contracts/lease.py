@@ -110,7 +110,7 @@ class AttemptVoided(msgspec.Struct, frozen=True, kw_only=True, tag="attempt.void
 
 class LogRebuilt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="log.rebuilt.1"):
     """The first record of an incarnation that follows a loss. It stands on the snapshot of its own sequence, which holds what was
-    rebuilt. `lost` is the incarnation before, `epoch` counts the losses. Nodes of `silent` have not told their journals; unless it is `complete`, they may
+    rebuilt. `lost` is the incarnation before, known up to record `lost_sequence`; `epoch` counts the losses. Nodes of `silent` have not told their journals; unless it is `complete`, they may
     hold what nobody knows of, and no new address is given before they tell."""
 
     lost: str
@@ -120,6 +120,7 @@ class LogRebuilt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     complete: bool = True
     generation: int = 0
     epoch: int = 1
+    lost_sequence: int = 0
 
 
 class NodeReported(msgspec.Struct, frozen=True, kw_only=True, tag="node.reported.1"):

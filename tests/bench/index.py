@@ -12,13 +12,14 @@ from pathlib import Path
 import msgspec
 
 from services.allocator import snapshot
-from services.allocator.mark import LogMark, MarkFile
+from services.allocator.mark import MarkFile
 from services.allocator.picture import Picture
 from services.allocator.state import HeldInterface, Holding, Lease, Snapshot, halves
 from shared import subjects
 from shared.bus import Bus
 from shared.contracts.codec import encode
 from shared.contracts.lease import LeaseItem, LeasesAllocated, Record, digest
+from shared.contracts.mark import LogMark
 from shared.net.ranges import format_address
 from tests.bench.fleet import NAMESPACE
 from tests.bench.stage import POOLS, Object, pool, publish_facts, rss_bytes, stage

@@ -21,6 +21,7 @@ from shared.contracts import (
     inventory,
     ipam,
     lease,
+    mark,
     query,
     span,
     witness,
@@ -28,7 +29,7 @@ from shared.contracts import (
 from shared.contracts.codec import encode
 
 GOLDEN = Path(__file__).parent / "golden"
-MODULES = (adopt, attach, collect, disagreement, facts, inventory, ipam, lease, query, span, witness)
+MODULES = (adopt, attach, collect, disagreement, facts, inventory, ipam, lease, mark, query, span, witness)
 
 _MARK = ipam.Mark(incarnation="i1", sequence=41, digest="00ff")
 _FACT = facts.ObjectFact(
@@ -233,6 +234,12 @@ EXAMPLES: dict[str, msgspec.Struct] = {
         silent=("n2",),
         complete=False,
         generation=9,
+    ),
+    "log.rebuilt.1.known": lease.LogRebuilt(
+        lost="i0", reason="the log ends at 40", reported=("n1",), epoch=2, lost_sequence=40
+    ),
+    "mark.keep.1": mark.KeepMark(
+        mark=mark.LogMark(incarnation="i1", sequence=41, digest="00ff", epoch=2, nodes=("n1",))
     ),
     "node.reported.1": lease.NodeReported(node="n2"),
     "node.departed.1": lease.NodeDeparted(node="n2"),

@@ -14,7 +14,6 @@ import msgspec
 import pytest
 
 from services.allocator import snapshot
-from services.allocator.mark import LogMark
 from services.allocator.picture import Picture
 from services.allocator.state import State
 from shared import subjects
@@ -22,6 +21,7 @@ from shared.bus import Bus, BusError
 from shared.contracts.codec import encode
 from shared.contracts.ipam import InterfaceRequest
 from shared.contracts.lease import RECORD
+from shared.contracts.mark import LogMark
 from shared.settings import BusSettings
 from tests.integration.allocator.conftest import POOLS, Cluster, Replicas
 from tests.support.nats import BINARY, NatsServer

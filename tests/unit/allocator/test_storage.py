@@ -9,7 +9,7 @@ import pytest
 
 from services.allocator.facts import GONE_KEPT_MAX, Facts
 from services.allocator.log import LogBroken, fold_message
-from services.allocator.mark import LogMark, MarkFile, check_mark
+from services.allocator.mark import MarkFile
 from services.allocator.servers import wrong_settings
 from services.allocator.snapshot import join
 from services.allocator.state import State
@@ -18,6 +18,7 @@ from shared.bus import StreamMessage
 from shared.contracts.codec import MessageError, encode
 from shared.contracts.facts import ObjectFact, ObjectGone
 from shared.contracts.lease import RECORD, LeaseItem, LeasesAllocated, Record
+from shared.contracts.mark import LogMark
 from tests.support.pure_allocator import World, pod, pool
 from tests.support.snapshot import cut
 
@@ -37,38 +38,6 @@ def test_a_mark_that_cannot_be_read_is_no_first_start(tmp_path: Path) -> None:
     (tmp_path / "mark.json").write_text("{")
     with pytest.raises(LogBroken, match="cannot be read"):
         MarkFile(tmp_path / "mark.json").read()
-
-
-def _state(incarnation: str, sequence: int) -> State:
-    state = State()
-    state.incarnation, state.sequence = incarnation, sequence
-    return state
-
-
-@pytest.mark.parametrize(
-    ("mark", "state", "sentence"),
-    [
-        (None, _state("", 0), ""),
-        (None, _state("i1", 5), ""),
-        (LogMark(incarnation="i1", sequence=0), _state("", 0), ""),
-        (LogMark(incarnation="i1", sequence=5), _state("i1", 5), ""),
-        (LogMark(incarnation="i1", sequence=5), _state("i1", 9), ""),
-        (LogMark(incarnation="i1", sequence=5), _state("", 0), "the log is empty"),
-        (
-            LogMark(incarnation="i1", sequence=5),
-            _state("i1", 4),
-            "the log ends at 4, record 5 was acknowledged",
-        ),
-        (LogMark(incarnation="i1", sequence=5), _state("i2", 9), "this is log i2, the mark knows log i1"),
-        (LogMark(incarnation="i1", sequence=0), _state("i2", 9), "this is log i2, the mark knows log i1"),
-    ],
-)
-def test_a_mark_tells_a_loss_from_a_first_start(mark: LogMark | None, state: State, sentence: str) -> None:
-    if not sentence:
-        return check_mark(mark, state)
-    with pytest.raises(LogBroken, match=sentence):
-        check_mark(mark, state)
-    return None
 
 
 def _world() -> World:

@@ -9,7 +9,7 @@ import pytest
 
 from services.agent.journal import Journal
 from services.allocator.log import LogLost
-from services.allocator.mark import LogMark, MarkFile, check_mark, mark_of
+from services.allocator.mark import MarkFile, check_marks, mark_of
 from services.allocator.recovery import is_complete, readable_of
 from services.allocator.state import State
 from services.allocator.watch import Watch
@@ -21,12 +21,14 @@ from shared.contracts.lease import (
     NodeReported,
     QuarantinedItem,
 )
+from shared.contracts.mark import LogMark
 from tests.support.pure_allocator import World, addresses, pool
 
 
-def at(incarnation: str, sequence: int) -> State:
+def at(incarnation: str, sequence: int, epoch: int = 0, rebuilt_at: int = 0) -> State:
     state = State()
     state.incarnation, state.sequence = incarnation, sequence
+    state.epoch, state.rebuilt_at = epoch, rebuilt_at
     return state
 
 
@@ -40,23 +42,39 @@ def at(incarnation: str, sequence: int) -> State:
         (at("i2", 3), at("i1", 9), LogMark(incarnation="i2", sequence=3), "read"),
         (at("i2", 3), at("i1", 9), LogMark(incarnation="i1", sequence=9), "memory"),
         (at("i2", 3), at("i1", 9), None, "read"),
+        # a mark from before a loss makes nothing of memory that the loss has overtaken
+        (at("i2", 13, 1, 10), at("i1", 9), LogMark(incarnation="i1", sequence=9), "read"),
+        (at("i1", 9), at("i2", 13, 1, 10), LogMark(incarnation="i1", sequence=9), "memory"),
+        # somebody rebuilt it by what he knew, and was killed before he led on it
+        (at("i2", 10, 1, 10), at("i1", 9), LogMark(incarnation="i1", sequence=9), "memory"),
+        (
+            at("i2", 10, 1, 10),
+            at("i1", 9),
+            LogMark(incarnation="i2", sequence=10, epoch=1),
+            "read",
+        ),
     ],
 )
 def test_what_is_known_best(read: State, memory: State, mark: LogMark | None, best: str) -> None:
-    assert readable_of(read, memory, mark) is {"read": read, "memory": memory}[best]
+    marks = () if mark is None else (mark,)
+    assert readable_of(read, memory, marks) is {"read": read, "memory": memory}[best]
 
 
 def test_nothing_is_complete_beside_a_mark_beyond_it() -> None:
     watch = Watch()
     state = at("i1", 9)
-    assert is_complete(state, LogMark(incarnation="i1", sequence=9), watch, 9)
-    assert is_complete(state, None, watch, 0)
-    assert not is_complete(at("", 0), None, watch, 0)
-    assert not is_complete(state, LogMark(incarnation="i1", sequence=10), watch, 9)
-    assert not is_complete(state, LogMark(incarnation="i2", sequence=1), watch, 9)
-    assert not is_complete(state, None, watch, 10), "there is a record more, which cannot be read"
+    own, beyond = LogMark(incarnation="i1", sequence=9), LogMark(incarnation="i1", sequence=10)
+    assert is_complete(state, (own,), watch, 9)
+    assert is_complete(state, (), watch, 0)
+    assert not is_complete(at("", 0), (), watch, 0)
+    assert not is_complete(state, (own, beyond), watch, 9), (
+        "that of the cluster counts as that of the machine"
+    )
+    assert not is_complete(state, (LogMark(incarnation="i2", sequence=1),), watch, 9)
+    assert is_complete(at("i3", 9, 1), (LogMark(incarnation="i2", sequence=90),), watch, 9)
+    assert not is_complete(state, (), watch, 10), "there is a record more, which cannot be read"
     watch.note("n1", Mark(incarnation="i1", sequence=10), 0.0)
-    assert not is_complete(state, None, watch, 9)
+    assert not is_complete(state, (), watch, 9)
 
 
 def rebuilt(*, complete: bool) -> World:
@@ -117,10 +135,10 @@ def test_a_mark_names_the_nodes_that_hold_and_refutes_another_record() -> None:
     w.add("", container="a", node="n7")
     mark = mark_of(w.state)
     assert (mark.nodes, mark.sequence) == (("n7",), 1)
-    check_mark(mark, w.state)
+    check_marks((mark,), w.state)
     other = LogMark(incarnation=mark.incarnation, sequence=1, digest="ff")
     with pytest.raises(LogLost, match="another one"):
-        check_mark(other, w.state)
+        check_marks((other,), w.state)
 
 
 def test_a_journal_adopts_another_log_only_when_it_is_told_to(tmp_path: Path) -> None:
