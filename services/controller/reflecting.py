@@ -87,14 +87,17 @@ class Reflecting:
 
     def _refused(self, error: KubeRefused) -> List | Watch:
         if error.status == GONE:
-            log.info("listed anew", kind=self.watched.kind, reason=str(error))
-            return self.reflector.expired(self._dice())
+            return self._expired(str(error))
         nowhere = error.status == NOT_FOUND or (error.status == FORBIDDEN and not self.watched.facts)
         if nowhere and self.watched.optional:
             self._answered()
             return self._step(self.reflector.absent())
         self._failed(str(error))
         return self.reflector.failed(self._dice())
+
+    def _expired(self, reason: str) -> List:
+        log.info("listed anew", kind=self.watched.kind, reason=reason)
+        return self.reflector.expired(self._dice())
 
     async def _list(self, request: List) -> List | Watch:
         query = dict(self.watched.query)
@@ -130,7 +133,7 @@ class Reflecting:
                 notice = notice_of(self.watched, line)
                 if notice.type == "ERROR":
                     if notice.code == GONE:
-                        return self.reflector.expired(self._dice())
+                        return self._expired("the version to go on from is forgotten")
                     self._failed(f"the watch ended with code {notice.code}")
                     return self.reflector.failed(self._dice())
                 self._answered()
