@@ -8,20 +8,14 @@ from pathlib import Path
 import pytest
 
 from shared.settings import BusSettings
-from tests.integration.cli.stage import PODS, Attached, Stage
+from tests.integration.cli.stage import Attached, Stage, all_attached, running
 from tests.security.attacker import Attacker
-from tests.support.lab import Lab
 
 
 @pytest.fixture(scope="session")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with Lab(nodes=2, gateways=("172.28.0.1/24",)) as lab:
-        running = Stage(lab, tmp_path_factory.mktemp("security"))
-        try:
-            running.start()
-            yield running
-        finally:
-            running.system.stop()
+    with running(tmp_path_factory.mktemp("security")) as stage:
+        yield stage
 
 
 @pytest.fixture
@@ -38,8 +32,5 @@ def rogue(attacker: Attacker, tmp_path: Path) -> Iterator[BusSettings]:
 @pytest.fixture
 def attached(stage: Stage) -> Iterator[list[Attached]]:
     """A pod on each node; detached after the test."""
-    found = [stage.attach(pod) for pod in PODS]
-    yield found
-    for one in found:
-        stage.detach(one)
-        stage.lab.remove(one.netns)
+    with all_attached(stage) as found:
+        yield found

@@ -292,3 +292,10 @@ def make(agent_lab: Lab, tmp_path: Path) -> Make:
 
 def run(work: AsyncIterator[None] | Any) -> None:
     asyncio.run(work)
+
+
+async def forgotten(node: Node) -> None:
+    async def none_left() -> bool:
+        return not await node.attachments()
+
+    await until(none_left, "the journal forgets what is released")

@@ -10,18 +10,11 @@ import msgspec
 
 from shared.contracts.attach import AttachCompleted, AttachFailed, Detached
 from shared.contracts.ipam import Allocate, Allocated, Grant, Refused, Route
-from tests.integration.agent.conftest import Make, Node, native, until
+from tests.integration.agent.conftest import Make, Node, forgotten, native, until
 
 
 def boottime_ns() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-
-
-async def forgotten(node: Node) -> None:
-    async def none_left() -> bool:
-        return not await node.attachments()
-
-    await until(none_left, "the journal forgets what is released")
 
 
 def test_add_and_del(make: Make) -> None:

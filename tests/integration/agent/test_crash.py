@@ -11,15 +11,8 @@ import msgspec
 
 from services.agent.journal import Journal
 from shared import subjects
-from tests.integration.agent.conftest import Make, Node, native, until
+from tests.integration.agent.conftest import Make, Node, forgotten, native, until
 from tests.support.service import Service
-
-
-async def forgotten(node: Node) -> None:
-    async def none_left() -> bool:
-        return not await node.attachments()
-
-    await until(none_left, "the journal forgets what is released")
 
 
 def test_killed_in_the_middle_and_the_same_attempt_answers(make: Make) -> None:

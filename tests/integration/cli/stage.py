@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import secrets
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,3 +137,25 @@ class Stage:
         return demo_exec.call(
             self._bin / attached.node / "orbweaver", variables, json.dumps(NETWORK).encode()
         )
+
+
+@contextmanager
+def running(directory: Path) -> Iterator[Stage]:
+    """A whole system that keeps its files in `directory`."""
+    with Lab(nodes=2, gateways=("172.28.0.1/24",)) as lab:
+        stage = Stage(lab, directory)
+        try:
+            stage.start()
+            yield stage
+        finally:
+            stage.system.stop()
+
+
+@contextmanager
+def all_attached(stage: Stage) -> Iterator[list[Attached]]:
+    """A pod on each node; detached afterwards."""
+    found = [stage.attach(pod) for pod in PODS]
+    yield found
+    for one in found:
+        stage.detach(one)
+        stage.lab.remove(one.netns)

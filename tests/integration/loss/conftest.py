@@ -21,9 +21,9 @@ from services.standalone.layout import Layout
 from services.standalone.process import await_gone, send
 from services.standalone.state import read_system
 from services.standalone.system import ProcessMark
+from tests.integration.cli.stage import NETWORK, NODES, POD
 from tests.support.lab import Lab
 
-NODES = ("n1", "n2")
 OBJECTS = """\
 apiVersion: spiderpool.spidernet.io/v2beta1
 kind: SpiderIPPool
@@ -42,19 +42,6 @@ apiVersion: v1
 kind: Node
 metadata: {name: n2}
 """
-POD = """\
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}, namespace: prod, uid: {name}-uid}}
-spec: {{nodeName: {node}}}
-"""
-NETWORK = {
-    "cniVersion": "1.0.0",
-    "name": "underlay",
-    "type": "orbweaver",
-    "cniType": "macvlan",
-    "master": ["eth1"],
-}
 
 
 class Pod:
