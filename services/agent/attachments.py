@@ -46,7 +46,6 @@ DETACHED_REMEMBERED = 4096
 _SECOND_NS = 1_000_000_000
 _RESERVE_S = 1.0
 """What must be left of an ADD's deadline when the release of its predecessor is acknowledged."""
-_DEFAULT_ROUTES = {"0.0.0.0/0": 4, "::/0": 6}
 
 
 class Attachments:
@@ -276,11 +275,11 @@ class Attachments:
         self._journal.witness(allocated.mark)
         shares = wish.shares(allocated, entry.ifname, further_networks=has_further_networks(config))
         entry = answered(entry, entry.attempt, shares, allocated.pod_uid)
-        gateways = wish.gateways_of(shares, allocated.default_route_nic)
+        gateways, routes = wish.gateways_of(shares, allocated.default_route_nic), wish.routes_of(shares)
         called = shares[0].grants
         try:
             if isinstance(config, Ipam):
-                return await self._complete(entry, (), wish.result(called, gateways[0]), trace)
+                return await self._complete(entry, (), wish.result(called, gateways[0], routes[0]), trace)
             wanted = tuple(
                 wish.interface(
                     share.ifname,
@@ -288,6 +287,7 @@ class Attachments:
                     wish.mac_at(entry.mac, position),
                     share.grants,
                     gateways[position],
+                    routes[position],
                 )
                 for position, share in enumerate(shares)
             )
@@ -295,7 +295,7 @@ class Attachments:
                 await self._kernel.detach(known, trace)
             made, desired = await self._attach(netns, wanted, trace)
             by_which = tuple(address.gateway for address in desired[0].addresses)
-            result = wish.result(called, by_which, _result_interface(made[0], netns))
+            result = wish.result(called, by_which, desired[0].routes, _result_interface(made[0], netns))
             return await self._complete(entry, desired, result, trace)
         except BaseException as failure:
             await self._undo(entry, trace, failure)
@@ -314,21 +314,16 @@ class Attachments:
     async def _attach(
         self, netns: Netns, wanted: tuple[DesiredInterface, ...], trace: CallTrace
     ) -> tuple[tuple[AttachedInterface, ...], tuple[DesiredInterface, ...]]:
-        """A default route that the pod has by another link already is left to that link, family by family."""
+        """A route that the pod has by another link already is left to that link: each network may be attached by an ADD of its own."""
         while True:
             try:
                 return await self._kernel.attach(netns, wanted, trace), wanted
             except KernelError as failure:
                 op = failure.op
-                if not (
-                    isinstance(op, AddRoute) and op.dst in _DEFAULT_ROUTES and failure.errno == errno.EEXIST
-                ):
+                if not (isinstance(op, AddRoute) and failure.errno == errno.EEXIST):
                     raise
                 less = tuple(
-                    wish.without_default_route(one, _DEFAULT_ROUTES[op.dst])
-                    if one.ifname == op.ifname
-                    else one
-                    for one in wanted
+                    wish.without_route(one, op.dst) if one.ifname == op.ifname else one for one in wanted
                 )
                 if less == wanted:
                     raise

@@ -13,6 +13,7 @@ from services.agent.result import Result, ResultAddress, ResultInterface, Result
 from services.agent.state import DesiredAddress, DesiredInterface, Route
 from shared.contracts.ipam import Allocated, Grant
 from shared.errors import OrbweaverError
+from shared.net.ranges import Network, parse_cidr
 
 MAC_BYTES = 6
 
@@ -68,9 +69,16 @@ def default_gateways(grants: tuple[Grant, ...], ifname: str, default_route_nic: 
 
 
 def gateways_of(of: tuple[Share, ...], default_route_nic: str) -> tuple[tuple[str, ...], ...]:
-    """For each share, `default_gateways`; the first with a gateway of a family has the default route of that family."""
+    """For each share, `default_gateways`; the first with a gateway of a family has the default route of that family, unless the pod
+    itself names another way to everywhere."""
     out: list[tuple[str, ...]] = []
-    given: set[bool] = set()
+    given = {
+        ":" in route.dst
+        for share in of
+        for grant in share.grants
+        for route in grant.routes
+        if parse_cidr(route.dst).prefix_len == 0
+    }
     for share in of:
         wanted = default_gateways(share.grants, share.ifname, default_route_nic)
         out.append(tuple("" if (":" in gateway) in given else gateway for gateway in wanted))
@@ -78,8 +86,28 @@ def gateways_of(of: tuple[Share, ...], default_route_nic: str) -> tuple[tuple[st
     return tuple(out)
 
 
+def routes_of(of: tuple[Share, ...]) -> tuple[tuple[Route, ...], ...]:
+    """For each share, its routes beside that to its gateway. The kernel takes one way to a destination: that of the first interface
+    which has one."""
+    out: list[tuple[Route, ...]] = []
+    given: set[Network] = set()
+    for share in of:
+        mine: dict[Network, Route] = {}
+        for grant in share.grants:
+            for route in grant.routes:
+                mine.setdefault(parse_cidr(route.dst), Route(dst=route.dst, gw=route.gw))
+        out.append(tuple(route for dst, route in mine.items() if dst not in given))
+        given |= mine.keys()
+    return tuple(out)
+
+
 def interface(
-    ifname: str, link: Macvlan, mac: str, grants: tuple[Grant, ...], gateways: tuple[str, ...]
+    ifname: str,
+    link: Macvlan,
+    mac: str,
+    grants: tuple[Grant, ...],
+    gateways: tuple[str, ...],
+    routes: tuple[Route, ...],
 ) -> DesiredInterface:
     return DesiredInterface(
         ifname=ifname,
@@ -91,33 +119,40 @@ def interface(
             for grant, gateway in zip(grants, gateways, strict=True)
         ),
         default_route=any(gateways),
-        routes=tuple(
-            dict.fromkeys(Route(dst=route.dst, gw=route.gw) for grant in grants for route in grant.routes)
-        ),
+        routes=routes,
     )
 
 
-def without_default_route(desired: DesiredInterface, family: int) -> DesiredInterface:
-    """The pod has a default route of this family by another link already: the first one keeps it."""
+def without_route(desired: DesiredInterface, to: str) -> DesiredInterface:
+    """The pod has a route to this destination by another link already, which keeps it."""
+    gone = parse_cidr(to)
     addresses = tuple(
-        msgspec.structs.replace(entry, gateway="") if (":" in entry.address) == (family == 6) else entry
+        msgspec.structs.replace(entry, gateway="")
+        if gone.prefix_len == 0 and (":" in entry.address) == (gone.family == 6)
+        else entry
         for entry in desired.addresses
     )
     return msgspec.structs.replace(
-        desired, addresses=addresses, default_route=any(entry.gateway for entry in addresses)
+        desired,
+        addresses=addresses,
+        default_route=any(entry.gateway for entry in addresses),
+        routes=tuple(route for route in desired.routes if parse_cidr(route.dst) != gone),
     )
 
 
 def result(
-    grants: tuple[Grant, ...], gateways: tuple[str, ...], link: ResultInterface | None = None
+    grants: tuple[Grant, ...],
+    gateways: tuple[str, ...],
+    routes: tuple[Route, ...],
+    link: ResultInterface | None = None,
 ) -> Result:
-    """`gateways` are those that default routes go by; every grant's own gateway is told beside its address."""
+    """`gateways` are those that default routes go by, `routes` all others; every grant's own gateway is told beside its address."""
     defaults = [
         ResultRoute(dst="::/0" if ":" in gateway else "0.0.0.0/0", gw=gateway)
         for gateway in gateways
         if gateway
     ]
-    others = [ResultRoute(dst=route.dst, gw=route.gw) for grant in grants for route in grant.routes]
+    others = [ResultRoute(dst=route.dst, gw=route.gw) for route in routes]
     return Result(
         interface=link,
         addresses=tuple(ResultAddress(address=grant.address, gateway=grant.gateway) for grant in grants),

@@ -27,6 +27,7 @@ from shared.contracts.lease import (
 )
 from shared.ids import container_owner
 from shared.manifests import annotations as notes
+from shared.manifests.ipam import Route as ManifestRoute
 from shared.manifests.problem import Invalid
 from shared.net.ranges import format_address, parse_address, parse_cidr
 from shared.selection.cluster import PoolFact
@@ -294,38 +295,43 @@ def _longest_rested(
 
 
 def grants_of(state: State, facts: Facts, owner: str) -> tuple[Grant, ...]:
-    """Every address that an owner holds, with the gateway and routes that its pool has now."""
+    """Every address that an owner holds, with the gateway and routes that its pool has now. A route of the pod's own takes the place
+    of those of its pools to the same destination."""
     holding = state.holdings.get(owner)
     if holding is None:
         return ()
     pod = facts.pod_of_owner(holding.namespace, holding.name, owner)
     text = pod.annotations.get(notes.ROUTES, "") if pod is not None else ""
     parsed = notes.routes(text) if text else ()
-    pod_routes = () if isinstance(parsed, Invalid) else parsed
+    leases = [(ifname, held, lease) for ifname, held in holding.interfaces.items() for lease in held.leases]
+    pools = {lease.pool: pool for _, _, lease in leases if (pool := facts.pools.get(lease.pool)) is not None}
+    of_pod = [] if isinstance(parsed, Invalid) else [(route, _pools_of(route, pools)) for route in parsed]
+    own = {parse_cidr(route.dst) for route, through in of_pod if through}
     out: list[Grant] = []
-    for ifname, held in holding.interfaces.items():
-        for lease in held.leases:
-            pool = facts.pools.get(lease.pool)
-            routes = [Route(dst=r.dst, gw=r.gw) for r in (pool.spec.routes or ())] if pool is not None else []
-            if pool is not None:
-                routes += [
-                    Route(dst=r.dst, gw=r.gw)
-                    for r in pod_routes
-                    if parse_cidr(r.dst).family == lease.family and parse_address(r.gw)[1] in pool.subnet
-                ]
-            out.append(
-                Grant(
-                    ifname=ifname,
-                    family=lease.family,
-                    address=f"{format_address(lease.address, lease.family)}/{lease.prefix_len}",
-                    pool=lease.pool,
-                    generation=held.generation,
-                    gateway=pool.gateway if pool is not None else "",
-                    clean_gateway=held.clean_gateway,
-                    routes=tuple(routes),
-                )
+    for ifname, held, lease in leases:
+        pool = pools.get(lease.pool)
+        of_pool = (pool.spec.routes or ()) if pool is not None else ()
+        routes = [route for route in of_pool if parse_cidr(route.dst) not in own]
+        routes += [route for route, through in of_pod if lease.pool in through]
+        out.append(
+            Grant(
+                ifname=ifname,
+                family=lease.family,
+                address=f"{format_address(lease.address, lease.family)}/{lease.prefix_len}",
+                pool=lease.pool,
+                generation=held.generation,
+                gateway=pool.gateway if pool is not None else "",
+                clean_gateway=held.clean_gateway,
+                routes=tuple(Route(dst=route.dst, gw=route.gw) for route in routes),
             )
+        )
     return tuple(out)
+
+
+def _pools_of(route: ManifestRoute, pools: dict[str, PoolFact]) -> frozenset[str]:
+    """Those whose subnet has the route's gateway."""
+    family, gateway = parse_address(route.gw)
+    return frozenset(name for name, pool in pools.items() if pool.family == family and gateway in pool.subnet)
 
 
 def decide_release(

@@ -128,9 +128,7 @@ def _endpoint(
             "current": {
                 "uid": uid,
                 "node": leases[0].node,
-                "ips": [
-                    _detail(i, by_interface[i], pools, routes) for i in sorted(by_interface, key=_natural)
-                ],
+                "ips": [_detail(i, by_interface[i], pools, routes) for i in sorted(by_interface, key=_place)],
             },
             "ownerControllerType": kind,
             "ownerControllerName": owner,
@@ -198,8 +196,10 @@ def _prefix_len(pool: Json) -> str:
     return str(pool.get("subnet", "/")).partition("/")[2]
 
 
-def _natural(text: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
+def _place(interface: str) -> tuple[bool, list[tuple[int, str]]]:
+    """eth0 first, whose addresses are the pod's in every table; then the others, net2 before net10."""
+    parts = re.split(r"(\d+)", interface)
+    return interface != "eth0", [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
 def _meta(raw: Json) -> Json:

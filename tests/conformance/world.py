@@ -1,13 +1,12 @@
 """A system of two nodes, and what users, a scheduler and a container runtime do to it: objects, pods that start and end.
 
-Owns the making of objects and sandboxes. Must not know what a case expects.
+Owns the making of sandboxes. Must not know what a case expects.
 Everything goes through the product's own doors: the folder of manifests, the installed CNI executable, the command line.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import json
 import secrets
@@ -15,20 +14,15 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from services.cli import __main__ as command_line
 from services.standalone import demo_exec, demo_netns
 from services.standalone.demo_place import Place
 from services.standalone.demo_system import System
 from services.standalone.state import read_system
+from tests.conformance.objects import NODES, Json, native, node
 from tests.conformance.review import injected
 
-Json = dict[str, Any]
-GROUP = "spiderpool.spidernet.io/v2beta1"
-NETWORKS = "k8s.v1.cni.cncf.io/networks"
-ZONE = "topology.example.com/zone"
-NODES = ("node-1", "node-2")
 _WAIT_S = 30.0
 
 
@@ -52,7 +46,8 @@ class Running:
     manifest: Json
     container_id: str
     netns: Path
-    configuration: Json
+    configurations: dict[str, Json]
+    """By interface, in the order of their ADDs."""
     addresses: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     """Global addresses without prefix lengths, as the kernel of the sandbox has them, by interface."""
 
@@ -164,47 +159,62 @@ class World:
     # Pods
 
     def start(
-        self, pod: Json, *, configuration: Json | None = None, container_id: str | None = None
+        self,
+        pod: Json,
+        *,
+        configuration: Json | None = None,
+        configurations: dict[str, Json] | None = None,
+        container_id: str | None = None,
     ) -> Running:
         """The pod's object, its sandbox, and its ADD. Raises NotStarted; then the object stays, as a kubelet would try again."""
         self.apply(pod)
-        return self.sandbox(pod, configuration=configuration, container_id=container_id)
+        return self.sandbox(
+            pod, configuration=configuration, configurations=configurations, container_id=container_id
+        )
 
-    def never_starts(self, pod: Json) -> NotStarted:
-        """What every try to start the pod is told, whether or not admission lets the object in."""
+    def never_starts(self, pod: Json, *, configurations: dict[str, Json] | None = None) -> NotStarted:
+        """What a try to start the pod is told, whether or not admission lets the object in."""
         with contextlib.suppress(Refused):
             self.apply(pod)
         try:
-            self.sandbox(pod)
+            self.sandbox(pod, configurations=configurations)
         except NotStarted as failure:
             return failure
         raise AssertionError("the pod started")
 
     def sandbox(
-        self, pod: Json, *, configuration: Json | None = None, container_id: str | None = None
+        self,
+        pod: Json,
+        *,
+        configuration: Json | None = None,
+        configurations: dict[str, Json] | None = None,
+        container_id: str | None = None,
     ) -> Running:
-        """One try of a kubelet to start a pod whose object is there."""
-        node = pod["spec"]["nodeName"]
+        """One try of a kubelet to start a pod whose object is there: one ADD for all its networks, or as by Multus one for each of
+        `configurations`."""
         container_id = container_id or secrets.token_hex(32)
         (netns,) = demo_netns.add_pods([f"{self._place.prefix}{container_id[:12]}"])
-        running = Running(pod, container_id, netns, configuration or native())
-        answer = self._call("ADD", running)
-        if not answer.ok:
-            error = answer.result()
-            self._call("DEL", running)
-            demo_netns.remove(netns)
-            raise NotStarted(int(error["code"]), f"{error['msg']} {error.get('details', '')}")
+        wanted = configurations or {"eth0": configuration or native()}
+        running = Running(pod, container_id, netns, wanted)
+        for ifname in wanted:
+            answer = self._call("ADD", running, ifname)
+            if not answer.ok:
+                error = answer.result()
+                for called in reversed(wanted):
+                    self._call("DEL", running, called)
+                demo_netns.remove(netns)
+                raise NotStarted(int(error["code"]), f"{error['msg']} {error.get('details', '')}")
         running.addresses = _addresses(netns)
         self.running.append(running)
-        assert node in self._nodes
         return running
 
     def end(self, running: Running, *, with_object: bool = True) -> None:
         """The object deleted, and the DEL that a kubelet then does."""
         if with_object:
             self.remove(running.manifest)
-        answer = self._call("DEL", running)
-        assert answer.ok, answer.complaint()
+        for ifname in reversed(running.configurations):
+            answer = self._call("DEL", running, ifname)
+            assert answer.ok, answer.complaint()
         self.running.remove(running)
         demo_netns.remove(running.netns)
 
@@ -214,7 +224,7 @@ class World:
             self.running.remove(running)
         demo_netns.remove(running.netns)
 
-    def _call(self, command: str, running: Running) -> demo_exec.Answer:
+    def _call(self, command: str, running: Running, ifname: str) -> demo_exec.Answer:
         metadata = running.manifest["metadata"]
         node = running.manifest["spec"]["nodeName"]
         shim = self._shims[node]
@@ -222,12 +232,13 @@ class World:
             command,
             container_id=running.container_id,
             netns=str(running.netns),
+            ifname=ifname,
             cni_path=str(shim.parent),
             arguments=demo_exec.pod_arguments(
                 metadata["namespace"], metadata["name"], metadata["uid"], running.container_id
             ),
         )
-        body = json.dumps(running.configuration).encode()
+        body = json.dumps(running.configurations[ifname]).encode()
         return demo_exec.call(shim, environment, body, netns=self._nodes[node])
 
     # What the system shows
@@ -238,7 +249,8 @@ class World:
     def records(self, pool: str) -> dict[str, Json]:
         """`status.allocatedIPs` of a pool by address; `allocatedIPCount` must agree."""
         status = self.pool(pool).get("status", {})
-        records: dict[str, Json] = json.loads(status.get("allocatedIPs") or "{}")
+        records: dict[str, Json] = json.loads(status.get("allocatedIPs", "{}"))
+        assert bool(records) == ("allocatedIPs" in status), "a pool without records has no such member"
         assert status.get("allocatedIPCount", 0) == len(records), status
         return records
 
@@ -309,127 +321,3 @@ def _addresses(netns: Path) -> dict[str, list[str]]:
 def _key(manifest: Json) -> tuple[str, str, str]:
     metadata = manifest["metadata"]
     return manifest["kind"], metadata["name"], metadata.get("namespace", "")
-
-
-# Objects
-
-
-def native(**changes: Any) -> Json:
-    """The configuration of the node's only plugin, without pools of its own."""
-    return {
-        "cniVersion": "1.0.0",
-        "name": "underlay",
-        "type": "orbweaver",
-        "cniType": "macvlan",
-        "master": ["eth1"],
-        "multiNetwork": "native",
-    } | changes
-
-
-def settings(values: Json) -> Json:
-    """The ConfigMap of our settings."""
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": "spiderpool-conf", "namespace": "kube-system"},
-        "data": {"conf.yml": json.dumps(values)},
-    }
-
-
-def node(name: str, zone: str, *, ready: bool = True) -> Json:
-    conditions = [{"type": "Ready", "status": "True" if ready else "False"}]
-    labels = {"kubernetes.io/hostname": name, ZONE: zone}
-    return {
-        "apiVersion": "v1",
-        "kind": "Node",
-        "metadata": {"name": name, "labels": labels},
-        "status": {"conditions": conditions},
-    }
-
-
-def pool(name: str, subnet: str, ips: list[str], **spec: Any) -> Json:
-    return {
-        "apiVersion": GROUP,
-        "kind": "SpiderIPPool",
-        "metadata": {"name": name},
-        "spec": {"subnet": subnet, "ips": ips} | spec,
-    }
-
-
-def network(name: str, namespace: str = "kube-system", **pools: list[str]) -> Json:
-    """A macvlan network; `ipv4` and `ipv6` are its default pools."""
-    return {
-        "apiVersion": GROUP,
-        "kind": "SpiderMultusConfig",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {
-            "cniType": "macvlan",
-            "macvlan": {"master": ["eth1"], "ippools": pools},
-            "enableCoordinator": False,
-        },
-    }
-
-
-def namespace(name: str, labels: dict[str, str] | None = None, **annotations: list[str]) -> Json:
-    """`default_ipv4_ippool` and `default_ipv6_ippool` become the annotations of these names."""
-    texts = {
-        f"ipam.spidernet.io/{key.replace('_', '-')}": json.dumps(value) for key, value in annotations.items()
-    }
-    metadata = {"name": name, "labels": labels or {}, "annotations": texts}
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
-
-
-def pod(
-    name: str,
-    namespace: str,
-    *,
-    node: str = NODES[0],
-    labels: dict[str, str] | None = None,
-    owner: Json | None = None,
-    networks: str = "",
-    containers: int = 1,
-    **ipam: Any,
-) -> Json:
-    """`ipam`: annotations below ipam.spidernet.io, `default_route_nic` for default-route-nic; other than texts are made JSON."""
-    annotations = {
-        f"ipam.spidernet.io/{key.replace('_', '-')}": value if isinstance(value, str) else json.dumps(value)
-        for key, value in ipam.items()
-    }
-    if networks:
-        annotations[NETWORKS] = networks
-    metadata: Json = {
-        "name": name,
-        "namespace": namespace,
-        "uid": f"{name}-{secrets.token_hex(6)}",
-        "labels": labels or {},
-        "annotations": annotations,
-    }
-    if owner is not None:
-        reference = {"apiVersion": owner["apiVersion"], "kind": owner["kind"], "controller": True}
-        metadata["ownerReferences"] = [
-            reference | {"name": owner["metadata"]["name"], "uid": owner["metadata"]["uid"]}
-        ]
-    spec = {
-        "nodeName": node,
-        "containers": [{"name": f"c{n}", "image": "example.com/main:1"} for n in range(containers)],
-    }
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
-
-
-def stateful_set(name: str, namespace: str, replicas: int) -> Json:
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "StatefulSet",
-        "metadata": {"name": name, "namespace": namespace, "uid": f"{name}-{secrets.token_hex(6)}"},
-        "spec": {"replicas": replicas},
-    }
-
-
-def again(manifest: Json, **ipam: Any) -> Json:
-    """The pod of the same name that a controller makes after this one: a new UID, and other annotations where given."""
-    other = copy.deepcopy(manifest)
-    other["metadata"]["uid"] = f"{other['metadata']['name']}-{secrets.token_hex(6)}"
-    for key, value in ipam.items():
-        text = value if isinstance(value, str) else json.dumps(value)
-        other["metadata"]["annotations"][f"ipam.spidernet.io/{key.replace('_', '-')}"] = text
-    return other

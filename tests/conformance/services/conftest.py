@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from services.standalone.demo_place import Place
-from tests.conformance.world import Json, World, namespace, pod, pool, stateful_set
+from tests.conformance.objects import Json, namespace, pod, pool, stateful_set
+from tests.conformance.world import World
 
 _WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 SHOP = "shop"

@@ -5,19 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.conformance.case import case
+from tests.conformance.objects import NODES, ZONE, Json, again, namespace, pod, pool, stateful_set
 from tests.conformance.services.conftest import SHOP
-from tests.conformance.world import (
-    NODES,
-    ZONE,
-    Json,
-    NotStarted,
-    World,
-    again,
-    namespace,
-    pod,
-    pool,
-    stateful_set,
-)
+from tests.conformance.world import NotStarted, World
 
 POOL = "aff-v4"
 IPPOOL = {"ipv4": [POOL]}

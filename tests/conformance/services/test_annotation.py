@@ -1,62 +1,24 @@
-"""Where a pod's pools come from, and what else its annotations say."""
+"""Which of several sources a pod's pools come from, and what an annotation may say."""
 
 from __future__ import annotations
-
-import json
 
 import pytest
 
 from tests.conformance.case import case
-from tests.conformance.services.conftest import SHOP
-from tests.conformance.world import (
+from tests.conformance.objects import (
     Json,
-    NotStarted,
-    World,
     again,
     namespace,
     native,
     network,
+    owned,
     pod,
-    pool,
+    settings,
     stateful_set,
 )
-
-
-def net(number: int, name: str = "", **spec: object) -> Json:
-    """IPv4 pool `p<number>` of 172.20.<number>.0/24 with ten addresses."""
-    return pool(
-        name or f"p{number}", f"172.20.{number}.0/24", [f"172.20.{number}.10-172.20.{number}.19"], **spec
-    )
-
-
-def net6(number: int, **spec: object) -> Json:
-    """IPv6 pool `q<number>` of fd00:20:<number>::/64 with ten addresses."""
-    return pool(
-        f"q{number}", f"fd00:20:{number}::/64", [f"fd00:20:{number}::10-fd00:20:{number}::19"], **spec
-    )
-
-
-def of(address: str) -> int:
-    """The number of the pool that an IPv4 address is of."""
-    return int(address.split(".")[2])
-
-
-def item(ifname: str, number: int, **more: object) -> Json:
-    return {"interface": ifname, "ipv4": [f"p{number}"]} | more
-
-
-@case("A00002")
-def test_routes(world: World) -> None:
-    world.apply(net(1, gateway="172.20.1.1"), net6(1, gateway="fd00:20:1::1"))
-    routes = [
-        {"dst": "10.40.0.0/16", "gw": "172.20.1.200"},
-        {"dst": "fd00:40::/64", "gw": "fd00:20:1::200"},
-    ]
-    running = world.start(pod("web", SHOP, ippool={"ipv4": ["p1"], "ipv6": ["q1"]}, routes=routes))
-    for family, route in ((4, routes[0]), (6, routes[1])):
-        assert [one["gateway"] for one in running.routes("eth0", family) if one["dst"] == route["dst"]] == [
-            route["gw"]
-        ]
+from tests.conformance.services.conftest import SHOP
+from tests.conformance.services.numbered import drawn, item, net, net6, of
+from tests.conformance.world import World, until
 
 
 @case("A00003")
@@ -64,40 +26,84 @@ def test_routes(world: World) -> None:
     "annotations",
     [
         {"ippool": {"ipv4": ["no-such-pool"]}},
-        {"ippools": [{"interface": "eth0", "ipv4": ["no-such-pool"]}]},
+        {"ippool": {"ipv4": ["p1", "no-such-pool"]}},
+        {"ippool": {"ipv4": ["p1"], "ipv6": ["no-such-pool"]}},
+        {"ippool": {"ipv4": ["no-such-*"]}},
+        {"ippool": {"ipv4": ["p[]1"]}},
+        {"ippool": {"ipv6": ["p1"]}},
+        {"ippool": {"ipv4": ["p1", "p1"]}},
+        {"ippool": {"ipv4": "p1"}},
         {"ippool": {"ipv5": ["p1"]}},
-        {"ippools": [{"interface": "eth0", "ipv5": ["p1"]}]},
+        {"ippool": {}},
+        {"ippool": ["p1"]},
+        {"ippool": ""},
+        {"ippool": "p1"},
+        {"ippool": "null"},
         {"ippool": '{"ipv4": ["p1"'},
+        {"ippool": '{"ipv4": ["p1"],}'},
+        {"ippools": [{"interface": "eth0", "ipv4": ["no-such-pool"]}]},
+        {"ippools": [{"ipv4": ["no-such-pool"]}]},
+        {"ippools": [{"interface": "eth0", "ipv5": ["p1"]}]},
+        {"ippools": [{"interface": "eth0"}]},
+        {"ippools": [{}]},
+        {"ippools": []},
+        {"ippools": {"interface": "eth0", "ipv4": ["p1"]}},
+        {"ippools": [{"interface": "eth0", "ipv4": ["p1"], "cleangateway": "true"}]},
         {"ippools": "[{"},
+        {"ippools": [], "ippool": {"ipv4": ["p1"]}},
     ],
     ids=str,
 )
 def test_wrong_annotations(world: World, annotations: Json) -> None:
-    world.apply(net(1))
+    """Although the cluster has a default pool: what the annotation says is used alone."""
+    world.apply(net(1), net(8, default=True))
     assert len(world.never_starts(pod("web", SHOP, **annotations)).text) > 20
-    assert world.records("p1") == {}
+    assert world.records("p1") == world.records("p8") == {}
 
 
 @case("A00004")
-def test_the_pod_is_asked_first(world: World) -> None:
-    world.apply(net(1), net(2), net(3), namespace(SHOP, default_ipv4_ippool=["p2"]))
+@pytest.mark.parametrize(
+    "annotation", [{"ippool": {"ipv4": ["p1"]}}, {"ippools": [item("eth0", 1)]}, {"ippools": [item("", 1)]}]
+)
+def test_the_pod_is_asked_first(world: World, annotation: Json) -> None:
+    world.apply(
+        *map(net, (1, 2, 3)),
+        net(4, default=True),
+        net6(4, default=True),
+        namespace(SHOP, default_ipv4_ippool=["p2"]),
+    )
     configured = native(ippools={"ipv4": ["p3"]})
-    running = world.start(pod("web", SHOP, ippool={"ipv4": ["p1"]}), configuration=configured)
+    running = world.start(pod("web", SHOP, **annotation), configuration=configured)
     assert [of(one) for one in running.all_addresses()] == [1]
     second = world.start(pod("plain", SHOP), configuration=configured)
     assert [of(one) for one in second.all_addresses()] == [2]
-    world.apply(namespace(SHOP))
+    world.apply(namespace(SHOP, default_ipv4_ippool=[], default_ipv6_ippool=[]))
     third = world.start(pod("bare", SHOP), configuration=configured)
     assert [of(one) for one in third.all_addresses()] == [3]
-    world.sane("p1", "p2", "p3")
+    last = world.start(pod("last", SHOP))
+    assert drawn(last) == {"eth0": [4, 4]}
+    world.sane("p1", "p2", "p3", "p4", "q4")
+
+
+@case("A00004")
+def test_a_source_is_not_completed_by_the_next(world: World) -> None:
+    """A family that the first source leaves out is not taken from the second."""
+    world.apply(net(1), net6(2), net6(3, default=True), namespace(SHOP, default_ipv6_ippool=["q2"]))
+    running = world.start(pod("web", SHOP, ippool={"ipv4": ["p1"]}))
+    assert [of(one) for one in running.all_addresses()] == [1]
+    running = world.start(pod("plain", SHOP), configuration=native(ippools={"ipv4": ["p1"]}))
+    assert [of(one) for one in running.all_addresses()] == [2]
+    world.sane("p1", "q2", "q3")
 
 
 @case("A00005")
-def test_ippools_beats_ippool(world: World) -> None:
-    world.apply(net(1), net(2))
-    running = world.start(pod("web", SHOP, ippool={"ipv4": ["p1"]}, ippools=[item("eth0", 2)]))
+@pytest.mark.parametrize("ifname", ["eth0", ""])
+@pytest.mark.parametrize("other", [{"ipv4": ["p1"]}, {"ipv4": ["no-such-pool"]}, {"ipv6": ["q1"]}])
+def test_ippools_beats_ippool(world: World, ifname: str, other: Json) -> None:
+    world.apply(net(1), net(2), net6(1))
+    running = world.start(pod("web", SHOP, ippool=other, ippools=[item(ifname, 2)]))
     assert [of(one) for one in running.all_addresses()] == [2]
-    world.sane("p1", "p2")
+    world.sane("p1", "p2", "q1")
 
 
 @case("A00006")
@@ -108,183 +114,128 @@ def test_the_namespace_beats_the_default_pool(world: World) -> None:
     world.sane("p1", "p2")
 
 
-@case("A00007")
-def test_a_wildcard_of_the_namespace(world: World) -> None:
+@case("A00006")
+def test_a_namespace_of_both_families(world: World) -> None:
+    """A pool that is full or may not serve makes place for the next of the list; the default pools are not asked."""
     world.apply(
-        net(1, "red-1"), net(2, "red-2"), net(3, "blue-1"), namespace(SHOP, default_ipv4_ippool=["red-*"])
+        *(net(1, default=True), net6(1, default=True), net(2, disable=True), net(3), net6(3)),
+        namespace(SHOP, default_ipv4_ippool=["p2", "p3"], default_ipv6_ippool=["q3"]),
     )
-    found = {of(world.start(pod(f"web-{n}", SHOP)).all_addresses()[0]) for n in range(15)}
+    assert drawn(world.start(pod("web", SHOP))) == {"eth0": [3, 3]}
+    world.sane("p1", "q1", "p2", "p3", "q3")
+
+
+@case("A00007")
+@pytest.mark.parametrize("pattern", ["red-*", "red-?", "red-[12]", "r*d-?", "*-[0-2]", "red*"])
+def test_a_wildcard_of_the_namespace(world: World, pattern: str) -> None:
+    world.apply(
+        *(net(1, "red-1"), net(2, "red-2"), net(3, "blue-9"), net6(4, "red-3")),
+        namespace(SHOP, default_ipv4_ippool=[pattern]),
+    )
+    found = {of(world.start(pod(f"web-{n}", SHOP)).all_addresses()[0]) for n in range(11)}
     assert found == {1, 2}, "one pool has ten addresses"
-    world.sane("red-1", "red-2", "blue-1")
+    world.sane("red-1", "red-2", "blue-9", "red-3")
+
+
+@case("A00007")
+def test_wildcards_of_both_families_and_a_name(world: World) -> None:
+    world.apply(
+        *(net(1, "red-1"), net(2, "blue-1"), net6(3, "red-v6")),
+        namespace(SHOP, default_ipv4_ippool=["blue-1", "red-*", "*-1"], default_ipv6_ippool=["red-*"]),
+    )
+    assert drawn(world.start(pod("web", SHOP))) == {"eth0": [2, 3]}
+    world.apply(namespace(SHOP, default_ipv4_ippool=["red-*"], default_ipv6_ippool=["green-*"]))
+    assert drawn(world.start(pod("single", SHOP))) == {"eth0": [1]}
+    world.apply(namespace(SHOP, default_ipv4_ippool=["green-*"]))
+    assert "eth0" in world.never_starts(pod("none", SHOP)).text
+    world.sane("red-1", "blue-1", "red-v6")
 
 
 @case("A00008")
-def test_several_containers(world: World) -> None:
+@pytest.mark.parametrize("count", [2, 3, 8])
+def test_several_containers(world: World, count: int) -> None:
     world.apply(net(1), net6(1))
-    running = world.start(pod("web", SHOP, containers=3, ippool={"ipv4": ["p1"], "ipv6": ["q1"]}))
-    assert len(running.all_addresses()) == 2
+    running = world.start(pod("web", SHOP, containers=count, ippool={"ipv4": ["p1"], "ipv6": ["q1"]}))
+    assert drawn(running) == {"eth0": [1, 1]}
     world.sane("p1", "q1")
 
 
 @case("A00009")
-@pytest.mark.parametrize("kind", ["Deployment", "StatefulSet"])
-def test_another_pool_in_the_template(world: World, kind: str) -> None:
-    world.apply(net(1), net(2))
-    owner = stateful_set("web", SHOP, replicas=2) if kind == "StatefulSet" else None
-    if owner:
-        world.apply(owner)
-    before = [pod(f"web-{n}", SHOP, owner=owner, ippool={"ipv4": ["p1"]}) for n in range(2)]
+@pytest.mark.parametrize("annotation", ["ippool", "ippools"])
+@pytest.mark.parametrize("kind", ["Deployment", "StatefulSet", "DaemonSet"])
+def test_another_pool_in_the_template(world: World, kind: str, annotation: str) -> None:
+    world.apply(*map(net, (1, 2)), *map(net6, (1, 2)))
+
+    def pools(number: int) -> Json:
+        wanted = {"ipv4": [f"p{number}"], "ipv6": [f"q{number}"]}
+        return {annotation: wanted if annotation == "ippool" else [{"interface": "eth0"} | wanted]}
+
+    owner = stateful_set("web", SHOP, replicas=2) if kind == "StatefulSet" else owned(kind, "web", SHOP)
+    world.apply(owner)
+    before = [pod(f"web-{n}", SHOP, owner=owner, **pools(1)) for n in range(2)]
     for running in [world.start(one) for one in before]:
         world.end(running)
-    after = [world.start(again(one, ippool={"ipv4": ["p2"]})) for one in before]
-    assert {of(one.all_addresses()[0]) for one in after} == {2}
-    world.sane("p1", "p2")
-    assert {name: one["status"]["current"]["uid"] for name, one in world.endpoints(SHOP).items()} == {
-        one.name: one.manifest["metadata"]["uid"] for one in after
-    }
-
-
-@case("A00010")
-@pytest.mark.parametrize("named", [True, False])
-def test_two_interfaces(world: World, named: bool) -> None:
-    world.apply(*map(net, (1, 2, 3, 4)), network("extra"))
-
-    def pools(*numbers: int) -> list[Json]:
-        names = ("eth0", "net1") if named else ("", "")
-        return [item(name, number) for name, number in zip(names, numbers, strict=True)]
-
-    first = pod("web", SHOP, networks="kube-system/extra", ippools=pools(1, 2))
-    running = world.start(first)
-    assert {name: [of(one) for one in found] for name, found in running.addresses.items()} == {
-        "eth0": [1],
-        "net1": [2],
-    }
-    world.end(running)
-    running = world.start(again(first, ippools=pools(3, 4)))
-    assert {name: [of(one) for one in found] for name, found in running.addresses.items()} == {
-        "eth0": [3],
-        "net1": [4],
-    }
-    world.sane("p1", "p2", "p3", "p4")
-
-
-@case("A00011")
-@pytest.mark.parametrize("clean", [False, True])
-def test_the_default_route(world: World, clean: bool) -> None:
-    world.apply(net(1, gateway="172.20.1.1", routes=[{"dst": "10.50.0.0/16", "gw": "172.20.1.7"}]))
-    running = world.start(pod("web", SHOP, ippools=[item("eth0", 1, cleangateway=clean)]))
-    routes = {one["dst"]: one.get("gateway") for one in running.routes("eth0")}
-    assert routes["10.50.0.0/16"] == "172.20.1.7"
-    assert routes.get("default") == (None if clean else "172.20.1.1")
-
-
-@case("A00012")
-def test_default_route_nic(world: World) -> None:
-    world.apply(net(1, gateway="172.20.1.1"), net(2, gateway="172.20.2.1"), network("extra", ipv4=["p2"]))
-    running = world.start(
-        pod("web", SHOP, networks="kube-system/extra", default_route_nic="net1"),
-        configuration=native(ippools={"ipv4": ["p1"]}),
+    after = [world.start(again(one, **pools(2))) for one in before]
+    assert [drawn(one) for one in after] == [{"eth0": [2, 2]}] * 2
+    world.sane("p1", "p2", "q1", "q2")
+    uids = {one.name: one.manifest["metadata"]["uid"] for one in after}
+    until(
+        lambda: (
+            {name: one["status"]["current"]["uid"] for name, one in world.endpoints(SHOP).items()} == uids
+        ),
+        "endpoints are of the new pods",
     )
-    assert [one["gateway"] for one in running.routes("net1") if one["dst"] == "default"] == ["172.20.2.1"]
-    assert [one for one in running.routes("eth0") if one["dst"] == "default"] == []
-
-
-@pytest.mark.parametrize(
-    ("items", "text"),
-    [
-        pytest.param([item("net1", 2)], "eth0", marks=case("A00013")),
-        pytest.param([item("eth0", 1), item("eth0", 2)], "duplicate interface eth0", marks=case("A00014")),
-        pytest.param([item("eth0", 1), item("net1", 2), item("net1", 1)], "net1", marks=case("A00014")),
-    ],
-)
-def test_ippools_that_do_not_fit(world: World, items: list[Json], text: str) -> None:
-    world.apply(net(1), net(2), network("extra"))
-    failure = world.never_starts(pod("web", SHOP, networks="kube-system/extra", ippools=items))
-    assert text in failure.text
-    assert world.records("p1") == world.records("p2") == {}
+    for one in world.endpoints(SHOP).values():
+        (detail,) = one["status"]["current"]["ips"]
+        assert (detail["ipv4Pool"], detail["ipv6Pool"]) == ("p2", "q2")
 
 
 @case("A00015")
-def test_wildcards_in_ippools(world: World) -> None:
-    world.apply(net(1, "red-1"), net(2, "red-2"), net(3, "blue-1"), network("extra"))
-    items = [{"interface": "eth0", "ipv4": ["red-?"]}, {"interface": "net1", "ipv4": ["b*"]}]
-    running = world.start(pod("web", SHOP, networks="kube-system/extra", ippools=items))
-    assert of(running.addresses["eth0"][0]) in (1, 2)
-    assert of(running.addresses["net1"][0]) == 3
-    world.sane("red-1", "red-2", "blue-1")
-
-
-@case("A00016")
-def test_no_pool_is_drained_by_retries(world: World) -> None:
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize(
+    ("first", "second"), [("red-?", "b*"), ("re[c-e]-*", "*lue-1"), ("red-*", "blue-[\\1]")]
+)
+def test_wildcards_in_ippools(world: World, named: bool, first: str, second: str) -> None:
     world.apply(
-        pool("p1", "172.20.1.0/24", ["172.20.1.10"]),
-        pool("p2", "172.20.2.0/24", ["172.20.2.10-172.20.2.11"]),
+        net(1, "red-1"),
+        net(2, "red-2"),
+        net(3, "blue-1"),
+        net6(3, "red-v6"),
+        net6(4, "blue-v6"),
         network("extra"),
     )
-    pods = [
-        pod(f"web-{n}", SHOP, networks="kube-system/extra", ippools=[item("eth0", 1), item("net1", 2)])
-        for n in range(2)
-    ]
-    world.start(pods[0])
-    world.apply(pods[1])
-    for _ in range(5):
-        with pytest.raises(NotStarted, match="p1"):
-            world.sandbox(pods[1])
-    world.sane("p1", "p2")
-    assert len(world.records("p2")) == 1
+    items = [{"ipv4": [first], "ipv6": ["red-*"]}, {"ipv4": [second], "ipv6": ["*blue*"]}]
+    if named:
+        items = [{"interface": name} | one for name, one in zip(("eth0", "net1"), items, strict=True)]
+    running = world.start(pod("web", SHOP, networks="kube-system/extra", ippools=items))
+    found = drawn(running)
+    assert found["eth0"] in ([1, 3], [2, 3])
+    assert found["net1"] == [3, 4]
+    world.sane("red-1", "red-2", "blue-1", "red-v6", "blue-v6")
 
 
-@case("A00017")
-def test_a_further_network_changes_its_pool(world: World) -> None:
-    world.apply(*map(net, (1, 2, 3)), network("extra", ipv4=["p2"]))
-    owner = stateful_set("db", SHOP, replicas=1)
-    world.apply(owner)
-    configured = native(ippools={"ipv4": ["p1"]})
-    first = pod("db-0", SHOP, owner=owner, networks="kube-system/extra")
-    running = world.start(first, configuration=configured)
-    assert [of(one) for one in running.addresses["net1"]] == [2]
-    kept = running.addresses["eth0"]
-
-    world.apply(network("extra", ipv4=["p3"]))
-    world.end(running)
-    running = world.start(again(first), configuration=configured)
-    assert [of(one) for one in running.addresses["net1"]] == [3]
-    assert running.addresses["eth0"] == kept
-    world.sane("p1", "p2", "p3")
-
-
-@case("A00018")
-def test_nameless_ippools_of_a_stateful_set(world: World) -> None:
-    world.apply(*map(net, (1, 2, 3)), network("extra"))
-    owner = stateful_set("db", SHOP, replicas=1)
-    world.apply(owner)
-    first = pod(
-        "db-0", SHOP, owner=owner, networks="kube-system/extra", ippools=[{"ipv4": ["p1"]}, {"ipv4": ["p2"]}]
-    )
-    running = world.start(first)
-    kept = running.addresses
-    world.end(running)
-    running = world.start(again(first))
-    assert running.addresses == kept
-    world.end(running)
-    running = world.start(again(first, ippools=[{"ipv4": ["p1"]}, {"ipv4": ["p3"]}]))
-    assert [of(one) for one in running.addresses["eth0"]] == [1]
-    assert [of(one) for one in running.addresses["net1"]] == [3]
-    world.sane("p1", "p2", "p3")
-
-
-@pytest.mark.parametrize(
-    "indent", [pytest.param(None, marks=case("M00036")), pytest.param(2, marks=case("M00037"))]
-)
-def test_networks_as_json(world: World, indent: int | None) -> None:
-    world.apply(*map(net, (1, 2)), network("extra", ipv4=["p2"]))
-    wanted = [{"name": "extra", "namespace": "kube-system", "interface": "data0"}]
+@case("A00015")
+def test_wildcards_of_a_network(world: World) -> None:
+    world.apply(net(1, "red-1"), net(2, "blue-1"), network("extra", ipv4=["blue-*"]))
     running = world.start(
-        pod("web", SHOP, networks=json.dumps(wanted, indent=indent)),
-        configuration=native(ippools={"ipv4": ["p1"]}),
+        pod("web", SHOP, networks="kube-system/extra"), configuration=native(ippools={"ipv4": ["red-[0-9]"]})
     )
-    assert {name: [of(one) for one in found] for name, found in running.addresses.items()} == {
-        "eth0": [1],
-        "data0": [2],
-    }
-    world.sane("p1", "p2")
+    assert drawn(running) == {"eth0": [1], "net1": [2]}
+
+
+@case("E00009")
+@pytest.mark.parametrize(
+    ("off", "wanted", "found"),
+    [
+        ("enableIPv6", {"ipv4": ["p1"], "ipv6": ["no-such-pool"]}, 1),
+        ("enableIPv4", {"ipv4": ["no-such-pool"], "ipv6": ["q1"]}, 1),
+        ("enableIPv6", {"ipv6": ["no-such-pool"]}, 0),
+    ],
+)
+def test_a_family_that_is_off(world: World, off: str, wanted: Json, found: int) -> None:
+    """Pools of a family that the cluster has not are left out silently."""
+    world.apply(net6(1) if off == "enableIPv4" else net(1), settings({off: False}))
+    if found:
+        assert drawn(world.start(pod("web", SHOP, ippool=wanted))) == {"eth0": [found]}
+    else:
+        assert "eth0" in world.never_starts(pod("web", SHOP, ippool=wanted)).text

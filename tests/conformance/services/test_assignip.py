@@ -7,8 +7,9 @@ import secrets
 import pytest
 
 from tests.conformance.case import case
+from tests.conformance.objects import Json, namespace, pod, pool
 from tests.conformance.services.conftest import SHOP
-from tests.conformance.world import Json, NotStarted, World, namespace, pod, pool, until
+from tests.conformance.world import NotStarted, World, until
 
 V4 = pool("fam-v4", "172.20.1.0/24", ["172.20.1.10-172.20.1.19"])
 V6 = pool("fam-v6", "fd00:20:1::/64", ["fd00:20:1::10-fd00:20:1::19"])

@@ -5,19 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.conformance.case import case
+from tests.conformance.objects import GROUP, Json, native, network, pod, pool
 from tests.conformance.services.conftest import SHOP
-from tests.conformance.world import (
-    GROUP,
-    Json,
-    NotStarted,
-    Refused,
-    World,
-    native,
-    network,
-    pod,
-    pool,
-    until,
-)
+from tests.conformance.world import NotStarted, Refused, World, until
 
 IPPOOL = {"ipv4": ["ours"]}
 _MOST = 2**63 - 1
@@ -34,17 +24,6 @@ def test_an_address_of_another_pool(world: World) -> None:
     other["spec"]["ips"].append("172.20.1.19")
     with pytest.raises(Refused, match="overlap"):
         world.review(other)
-
-
-@case("D00002")
-def test_routes_for_later_pods(world: World) -> None:
-    world.apply(ours())
-    first = world.start(pod("web-0", SHOP, ippool=IPPOOL))
-    world.apply(ours(gateway="172.20.1.1", routes=[{"dst": "10.60.0.0/16", "gw": "172.20.1.9"}]))
-    second = world.start(pod("web-1", SHOP, ippool=IPPOOL))
-    routes = [{one["dst"]: one.get("gateway") for one in each.routes("eth0")} for each in (first, second)]
-    assert set(routes[0]) == {"172.20.1.0/24"}
-    assert (routes[1]["10.60.0.0/16"], routes[1]["default"]) == ("172.20.1.9", "172.20.1.1")
 
 
 @case("D00003")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.conformance.case import case
+from tests.conformance.objects import GROUP, Json, native, pod, pool, settings
 from tests.conformance.services.conftest import SHOP
-from tests.conformance.world import GROUP, Json, Refused, World, native, pod, pool, settings
+from tests.conformance.world import Refused, World
 
 NAME, VERSION = "multus.spidernet.io/cr-name", "multus.spidernet.io/cni-version"
 RDMA, NETWORK = "cni.spidernet.io/rdma-resource-inject", "cni.spidernet.io/network-resource-inject"

@@ -12,8 +12,9 @@ from services.standalone.demo_netns import LabError
 from services.standalone.state import read_system
 from services.standalone.system import ServiceEntry
 from tests.conformance.case import case
+from tests.conformance.objects import NODES, Json, again, namespace, pod, pool, stateful_set
 from tests.conformance.services.conftest import LOST, SHOP
-from tests.conformance.world import NODES, Json, World, again, namespace, pod, pool, stateful_set, until
+from tests.conformance.world import World, until
 
 IPPOOL = {"ipv4": ["ours"]}
 _COLLECTED_S = 90.0

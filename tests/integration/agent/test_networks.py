@@ -129,7 +129,7 @@ def test_nine_interfaces_and_what_is_told_of_them(make: Make) -> None:
         ({"net6": {"cniType": "macvlan", "macvlan": {"master": ["nowhere0"]}}}, {}, 104, "nowhere0"),
         ({"net6": {"cniType": "sriov", "sriov": {}}}, {}, 119, "shop/net6"),
         ({"net6": {"cniType": "macvlan", "macvlan": {"master": ["eth1"], "mtu": 9000}}}, {}, 7, "net6"),
-        ({}, {"net5": (FIXED,), "net6": (FIXED,)}, 115, "10.9.0.0/16"),
+        ({}, {"net5": (FIXED,), "net6": (Route(dst="10.8.0.0/16", gw="224.0.0.9"),)}, 115, "10.8.0.0/16"),
     ],
     ids=["no parent", "another kind", "MTU too large", "refused by the kernel"],
 )

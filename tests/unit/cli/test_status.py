@@ -96,12 +96,13 @@ def test_a_subnet_lists_what_pools_of_its_cidr_hold() -> None:
     assert "controlledIPPools" not in with_subnet_status(subnet, [other])["status"]
 
 
-def test_an_endpoint_has_both_families_of_each_interface_in_natural_order() -> None:
+def test_an_endpoint_has_both_families_of_each_interface_eth0_first() -> None:
     routes = '[{"dst":"10.40.0.0/16","gw":"10.6.0.254"},{"dst":"10.41.0.0/16","gw":"192.168.0.1"}]'
     pod = {"metadata": {"annotations": {"ipam.spidernet.io/routes": routes}}}
     held = [
         lease("10.6.0.12", "v4", interface="net10"),
         lease("10.6.0.13", "v4", interface="net9"),
+        lease("10.6.0.16", "v4", interface="data0"),
         lease("fd00::11", "v6", prefix_len=64),
         lease("10.6.0.11", "v4", gateway="10.6.0.1", prefix_len=24, clean_gateway=True),
         lease("10.6.0.14", "v4", interface="net9", state="resting"),
@@ -111,7 +112,7 @@ def test_an_endpoint_has_both_families_of_each_interface_in_natural_order() -> N
     assert endpoint["metadata"]["ownerReferences"][0]["uid"] == "u1"
     current = endpoint["status"]["current"]
     assert (current["uid"], current["node"]) == ("u1", "n1")
-    assert [detail["interface"] for detail in current["ips"]] == ["eth0", "net9", "net10"]
+    assert [detail["interface"] for detail in current["ips"]] == ["eth0", "data0", "net9", "net10"]
     assert current["ips"][0] == {
         "interface": "eth0",
         "ipv4": "10.6.0.11/24",
