@@ -22,7 +22,7 @@ Run = Callable[[Callable[[Cluster], Awaitable[None]]], None]
 STEPS = tuple(name for name in POINTS if name.startswith("allocator.rebuild."))
 
 
-async def _sound(cluster: Cluster) -> AllocatorView | None:
+async def sound(cluster: Cluster) -> AllocatorView | None:
     message = await cluster.bus.request(subjects.IPAM_QUERY, encode(QueryAllocator(audit=True)), 5.0)
     view = IPAM_ANSWER.decode(message.data)
     assert isinstance(view, AllocatorView)
@@ -30,7 +30,7 @@ async def _sound(cluster: Cluster) -> AllocatorView | None:
     return view
 
 
-async def _has_all(cluster: Cluster, node: FakeNode) -> None:
+async def has_all(cluster: Cluster, node: FakeNode) -> None:
     """Every container has its addresses still, and a new one others."""
     for one in node.claims:
         again = await cluster.attach(one.container_id, node.node, timeout_s=2.0)
@@ -65,8 +65,8 @@ def test_a_rebuild_is_killed(
         await cluster.until(died)
         replicas.kill()
         replicas.start("a1", "a2")
-        await _has_all(cluster, node)
-        view = await cluster.until(lambda: _sound(cluster))
+        await has_all(cluster, node)
+        view = await cluster.until(lambda: sound(cluster))
         assert view.mark.incarnation != first
         assert view.silent == ()
 
@@ -115,8 +115,8 @@ def test_a_leader_of_a_lost_log_wakes_up_where_its_number_fits_again(run: Run, r
         assert all(record.incarnation != old.incarnation for record in records)
         (both,) = given
         node.claims.append(claim("both", tuple(grant.address for grant in both), both[0].generation))
-        await _has_all(cluster, node)
-        await cluster.until(lambda: _sound(cluster))
+        await has_all(cluster, node)
+        await cluster.until(lambda: sound(cluster))
 
     run(body)
 
