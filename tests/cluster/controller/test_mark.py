@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from shared.contracts import mark
 from shared.contracts.codec import encode
 from shared.contracts.mark import KeepMark, LogMark
 from shared.limits import MARK_SHARE_INTERVAL_S
+from shared.settings import AllocatorSettings
 from tests.cluster.controller.conftest import (
+    LEASE,
     Starting,
     attach,
     pod,
@@ -124,3 +127,49 @@ def test_a_leading_allocator_is_followed_and_writes_are_few(
     asyncio.run(main())
     wait_for(lambda: kept(crds))
     forget(crds)
+
+
+def test_a_wiped_store_is_seen_by_an_allocator_on_a_fresh_node(
+    crds: ApiServer, starting: Starting, allocator: Service, fresh_nats_server: NatsServer, tmp_path: Path
+) -> None:
+    """All streams are gone, and with them the facts; nothing on the new node's disk tells of a log."""
+    forget(crds)
+    place = namespace(crds)
+    crds.client.create("/apis/spiderpool.spidernet.io/v2beta1/spiderippools", pool("rack"))
+    controller = starting()
+    made = crds.client.create(f"/api/v1/namespaces/{place}/pods", pod("web"))
+
+    async def fill() -> int:
+        async with reading(fresh_nats_server) as reader:
+            await attach(reader, made, "rack")
+            return (await reader.bus.stream_state("LEASES")).last_sequence
+
+    last = asyncio.run(fill())
+    before = wait_for(lambda: found if (found := kept(crds)) is not None and found.sequence >= last else None)
+    for service in (controller, allocator):
+        service.kill()
+    fresh_nats_server.stop()
+    shutil.rmtree(fresh_nats_server.directory / "js")
+    fresh_nats_server.start()
+    directory = tmp_path / "fresh"
+    directory.mkdir()
+    settings = AllocatorSettings(
+        replica="fresh",
+        bus=fresh_nats_server.settings("allocator"),
+        system=fresh_nats_server.settings("sys"),
+        mark_file=str(directory / "mark.json"),
+    )
+    fresh = Service("services.allocator", settings, directory)
+    fresh.start()
+    crds.client.delete(LEASE)
+    starting("c2")
+    try:
+        fresh.logged("log rebuilt", 60.0)
+        after = wait_for(lambda: found if (found := kept(crds)) is not None and found.epoch == 1 else None)
+        assert after.incarnation != before.incarnation
+        assert f"record {before.sequence} of log {before.incarnation}" in fresh.log.read_text() or (
+            f"the mark knows log {before.incarnation}" in fresh.log.read_text()
+        )
+    finally:
+        fresh.kill()
+        forget(crds)
