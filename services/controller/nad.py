@@ -33,7 +33,6 @@ NAD_API_VERSION = "k8s.cni.cncf.io/v1"
 NAD_KIND = "NetworkAttachmentDefinition"
 RESOURCE = "k8s.v1.cni.cncf.io/resourceName"
 DEFAULT_CNI_VERSION = "0.3.1"
-LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _OVS_RESOURCE = "ovs-cni.network.kubevirt.io"
 
 
@@ -49,7 +48,7 @@ def definition(config: SpiderMultusConfig) -> Json | None:
     if rendered is None:
         return None
     text, resource = rendered
-    marks = {key: value for key, value in config.metadata.annotations.items() if key != LAST_APPLIED}
+    marks = dict(config.metadata.annotations)
     if resource:
         marks[RESOURCE] = resource
     meta: Json = {
@@ -74,10 +73,9 @@ def definition(config: SpiderMultusConfig) -> Json | None:
 
 def differs(wanted: Json, present: NetworkAttachmentDefinition) -> bool:
     """Whether a definition that is there must be written: annotations, text or controller are others."""
-    marks = {key: text for key, text in present.metadata.annotations.items() if key != LAST_APPLIED}
     controller = present.metadata.controller
     return (
-        marks != wanted["metadata"].get("annotations", {})
+        present.metadata.annotations != wanted["metadata"].get("annotations", {})
         or present.spec.config != wanted["spec"].get("config", "")
         or controller is None
         or controller.uid != wanted["metadata"]["ownerReferences"][0]["uid"]

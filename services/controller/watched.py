@@ -212,11 +212,13 @@ def _members(raw: bytes) -> tuple[Json, Json]:
     return whole, kept
 
 
-def _keeping(kind: str, api_version: str, *members: str) -> Reduce:
-    """An object with its metadata and these members, as they are."""
+def _keeping(kind: str, api_version: str, *members: str, copied: bool = False) -> Reduce:
+    """An object with its metadata and these members, as they are. `copied`: every annotation counts, since they are copied."""
 
     def reduce(raw: bytes) -> bytes:
         whole, meta = _members(raw)
+        if copied and (notes := cast("Json", whole["metadata"]).get("annotations")):
+            meta["annotations"] = notes
         kept = {key: whole[key] for key in members if whole.get(key) is not None}
         return msgspec.json.encode({"apiVersion": api_version, "kind": kind, "metadata": meta, **kept})
 
@@ -296,13 +298,15 @@ def _ours(plural: str) -> str:
     return f"/apis/{API_VERSION}/{plural}"
 
 
-def _row(kind: str, api_version: str, collection: str, *members: str, **more: Any) -> Watched:
+def _row(
+    kind: str, api_version: str, collection: str, *members: str, copied: bool = False, **more: Any
+) -> Watched:
     return Watched(
         key=more.pop("key", kind),
         kind=kind,
         api_version=api_version,
         collection=collection,
-        reduce=_keeping(kind, api_version, *members),
+        reduce=_keeping(kind, api_version, *members, copied=copied),
         **more,
     )
 
@@ -346,7 +350,7 @@ def table(installation_namespace: str, cilium_config: Name) -> tuple[Watched, ..
         ),
         _row("SpiderSubnet", API_VERSION, _ours("spidersubnets"), "spec"),
         _row("SpiderReservedIP", API_VERSION, _ours("spiderreservedips"), "spec"),
-        _row("SpiderMultusConfig", API_VERSION, _ours("spidermultusconfigs"), "spec"),
+        _row("SpiderMultusConfig", API_VERSION, _ours("spidermultusconfigs"), "spec", copied=True),
         _row("SpiderCoordinator", API_VERSION, _ours("spidercoordinators"), "spec", "status"),
         Watched(
             key=ENDPOINTS,
@@ -371,6 +375,7 @@ def table(installation_namespace: str, cilium_config: Name) -> tuple[Watched, ..
             "k8s.cni.cncf.io/v1",
             "/apis/k8s.cni.cncf.io/v1/network-attachment-definitions",
             "spec",
+            copied=True,
             optional=True,
         ),
         _row(

@@ -41,13 +41,14 @@ def test_a_definition_follows_its_config_and_comes_back_when_it_was_removed_or_c
     place = namespace(crds)
     configs = f"{OURS}/namespaces/{place}/spidermultusconfigs"
     path = f"{NADS}/namespaces/{place}/network-attachment-definitions/net"
-    made = crds.client.create(configs, config("net", annotations={"mine": "1"}))
+    notes = {"mine": "1", "kubectl.kubernetes.io/last-applied-configuration": "{}"}
+    made = crds.client.create(configs, config("net", annotations=notes))
     starting()
     definition = wait_for(lambda: found(crds, path))
     text = json.loads(definition["spec"]["config"])
     assert [plugin["type"] for plugin in text["plugins"]] == ["macvlan"]
     assert text["plugins"][0]["master"] == "ens4"
-    assert definition["metadata"]["annotations"] == {"mine": "1"}
+    assert definition["metadata"]["annotations"] == notes
     owner = definition["metadata"]["ownerReferences"][0]
     assert owner["controller"]
     assert owner["uid"] == made["metadata"]["uid"]
@@ -58,7 +59,7 @@ def test_a_definition_follows_its_config_and_comes_back_when_it_was_removed_or_c
 
     crds.client.patch(path, {"spec": {"config": "{}"}, "metadata": {"annotations": {"strange": "1"}}})
     wait_for(lambda: "macvlan" in found(crds, path)["spec"]["config"])
-    assert found(crds, path)["metadata"]["annotations"] == {"mine": "1"}
+    assert found(crds, path)["metadata"]["annotations"] == notes
 
     crds.client.patch(f"{configs}/net", {"spec": {"macvlan": {"master": ["ens9"]}}})
     wait_for(lambda: "ens9" in found(crds, path)["spec"]["config"])

@@ -237,6 +237,7 @@ def test_names_version_and_annotations() -> None:
         "multus.spidernet.io/cni-version": "1.0.0",
         "cni.spidernet.io/cniconfig-name": "third",
         "mine": "kept",
+        "kubectl.kubernetes.io/last-applied-configuration": "{}",
     }
     made = definition(
         config({"cniType": "sriov", "sriov": {"resourceName": "r.io/x"}, "enableCoordinator": False}, marks)

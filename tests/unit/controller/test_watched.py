@@ -113,6 +113,16 @@ def test_our_own_status_of_a_pool_makes_no_fact() -> None:
     assert kept(row, raw) == kept(row, {**raw, "status": {"allocatedIPCount": 7}})
 
 
+def test_what_is_copied_has_all_its_annotations_and_nothing_else_keeps_what_kubectl_wrote() -> None:
+    notes = {"mine": "1", "kubectl.kubernetes.io/last-applied-configuration": "{}"}
+    raw = {"metadata": meta(annotations=notes), "spec": {}}
+    for key, row in ROWS.items():
+        if key in ("Node", "StatefulSet", "Pod", "SpiderEndpoint"):
+            continue  # of those hardly any annotation is kept
+        copied = key in ("SpiderMultusConfig", "NetworkAttachmentDefinition")
+        assert kept(row, raw)["metadata"]["annotations"] == (notes if copied else {"mine": "1"}), key
+
+
 def test_of_an_endpoint_a_digest_is_kept() -> None:
     status = {"current": {"uid": "pod-uid", "ips": []}, "ownerControllerType": "Pod"}
     raw = {"metadata": meta(finalizers=["spiderpool.spidernet.io"]), "status": status}
