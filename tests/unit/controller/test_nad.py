@@ -87,6 +87,28 @@ GOLDEN: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         },
         (f'{{"type":"ipvlan","master":"ens4","mtu":9000,{IPAM}}}',),
     ),
+    "ipvlan on a bond with a VLAN": (
+        {
+            "cniType": "ipvlan",
+            "ipvlan": {"master": ["a", "b"], "vlanID": 9, "bond": {"name": "b0", "mode": 0}, **POOLS},
+            "enableCoordinator": False,
+        },
+        (
+            '{"vlanID":9,"type":"ifacer","interfaces":["a","b"],"bond":{"name":"b0","mode":0,"options":""}}',
+            f'{{"type":"ipvlan","master":"b0.9","mtu":0,{IPAM}}}',
+        ),
+    ),
+    "macvlan on a bond without a VLAN": (
+        {
+            "cniType": "macvlan",
+            "macvlan": {"master": ["a", "b"], "bond": {"name": "b0", "mode": 6}},
+            "enableCoordinator": False,
+        },
+        (
+            '{"type":"ifacer","interfaces":["a","b"],"bond":{"name":"b0","mode":6,"options":""}}',
+            '{"type":"macvlan","master":"b0","mode":"bridge","mtu":0,"ipam":{"type":"spiderpool"}}',
+        ),
+    ),
     "vlan": (
         {
             "cniType": "vlan",
@@ -131,6 +153,44 @@ GOLDEN: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
             "COORDINATOR",
             '{"type":"tuning","mtu":4200}',
         ),
+    ),
+    "sriov without more": (
+        {"cniType": "sriov", "sriov": {"resourceName": "r.io/x"}},
+        (
+            '{"vlan":0,"min_tx_rate":0,"max_tx_rate":0,"type":"sriov","ipam":{"type":"spiderpool"}}',
+            "COORDINATOR",
+        ),
+    ),
+    "sriov with all that may follow": (
+        {
+            "cniType": "sriov",
+            "sriov": {"resourceName": "r.io/x", "rdmaIsolation": True, "mtu": 9000},
+            "chainCNIJsonData": ['{"type":"b"}', '{"type":"a"}'],
+            "disableIPAM": True,
+        },
+        (
+            '{"vlan":0,"min_tx_rate":0,"max_tx_rate":0,"type":"sriov"}',
+            '{"type":"rdma"}',
+            '{"type":"b"}',
+            '{"type":"a"}',
+            "COORDINATOR",
+            '{"type":"tuning","mtu":9000}',
+        ),
+    ),
+    "ib-sriov without more": (
+        {
+            "cniType": "ib-sriov",
+            "ibsriov": {"resourceName": "r.io/x", "ippools": {"ipv4": ["v4"], "matchMasterSubnet": True}},
+        },
+        (
+            '{"type":"ib-sriov","pkey":"","link_state":"enable","rdmaIsolation":true,"ibKubernetesEnabled":false,'
+            '"ipam":{"type":"spiderpool","default_ipv4_ippool":["v4"]}}',
+            "COORDINATOR",
+        ),
+    ),
+    "ovs without more": (
+        {"cniType": "ovs", "ovs": {"bridge": "br1"}},
+        ('{"vlan":0,"type":"ovs","bridge":"br1","ipam":{"type":"spiderpool"}}', "COORDINATOR"),
     ),
     "ib-sriov": (
         {
@@ -205,6 +265,26 @@ def test_the_coordinator_is_rendered_with_what_is_set_in_the_reference_order() -
         '"podRPFilter":2,"hostRuleTable":501,"hijackCIDR":["10.0.0.1/32"],'
         '"policyRoutes":[{"dst":"10.9.0.0/16","gw":"10.6.0.1"}]}'
     )
+
+
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    [
+        ({}, {}),
+        ({"podRPFilter": 0}, {}),
+        ({"podRPFilter": 0, "podCIDRType": "none"}, {"podRPFilter": 0}),
+        ({"podRPFilter": -1}, {"podRPFilter": -1}),
+        ({"hostRuleTable": 500}, {}),
+        ({"hostRuleTable": 600}, {"hostRuleTable": 600}),
+        ({"hijackCIDR": [], "policyRoutes": [], "podMACPrefix": "", "vethLinkAddress": ""}, {}),
+        ({"vethMTU": 9000, "mode": "disabled"}, {"vethMTU": 9000, "mode": "disabled"}),
+    ],
+)
+def test_what_of_a_coordinator_block_is_rendered(block: dict[str, Any], expected: dict[str, Any]) -> None:
+    """podRPFilter and hostRuleTable where they say something: admission's own defaults would hide the SpiderCoordinator's."""
+    text = text_of({"cniType": "ipoib", "ipoib": {"master": "ib0"}, "coordinator": block})
+    always = {"type": "coordinator", "mode": "auto", "tunePodRoutes": True, "txQueueLen": 0}
+    assert msgspec.json.decode(text)["plugins"][-1] == {**always, **expected}
 
 
 def test_custom_is_verbatim_and_empty_is_no_config() -> None:
