@@ -34,10 +34,10 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True):
     """`name` in the first configuration of the CNI directory, empty without one, None where the directory cannot be read."""
     cilium: Mapping[str, str] | None = None
     """`data` of Cilium's ConfigMap."""
-    calico_pools: tuple[Json, ...] = ()
-    cilium_pools: tuple[Json, ...] = ()
+    calico_pools: tuple[Json, ...] | None = None
+    cilium_pools: tuple[Json, ...] | None = None
     service_cidrs: tuple[Json, ...] | None = None
-    """ServiceCIDR objects; None where the server does not serve them."""
+    """Objects of these kinds; None where the server does not serve them."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,7 +175,7 @@ def _overlay(
         case "cluster":
             return pods
         case "calico":
-            return _listed(sources.calico_pools, _calico_cidrs)
+            return _listed(_served(sources.calico_pools, "Calico's IPPools", services), _calico_cidrs)
         case "cilium":
             return _cilium(pods, services, sources)
         case _:
@@ -193,8 +193,14 @@ def _cilium(pods: tuple[str, ...], services: tuple[str, ...], sources: Sources) 
     if mode == "kubernetes":
         return pods
     if mode == "multi-pool":
-        return _listed(sources.cilium_pools, _cilium_cidrs)
+        return _listed(_served(sources.cilium_pools, "CiliumPodIPPools", services), _cilium_cidrs)
     raise _NotReady(f"unsupported CIlium IPAM mode: {mode}", services=services)
+
+
+def _served(objects: tuple[Json, ...] | None, kind: str, services: tuple[str, ...]) -> tuple[Json, ...]:
+    if objects is None:
+        raise _NotReady(f"the API server has no {kind}: is that CNI installed?", services=services)
+    return objects
 
 
 def _own_cidrs(spec: Json) -> list[Any]:

@@ -118,9 +118,9 @@ class CoordinatorWriter:
             controller_problem=problem,
             cni_network=await asyncio.to_thread(first_network, self._cni_config_dir),
             cilium=cilium.data if cilium is not None else None,
-            calico_pools=self._raw(CALICO_POOLS),
-            cilium_pools=self._raw(CILIUM_POOLS),
-            service_cidrs=self._service_cidrs(),
+            calico_pools=self._served(CALICO_POOLS),
+            cilium_pools=self._served(CILIUM_POOLS),
+            service_cidrs=self._served(SERVICE_CIDRS, SERVICE_CIDRS_BETA),
         )
 
     async def _controller_arguments(self) -> tuple[tuple[str, ...] | None, str]:
@@ -135,15 +135,13 @@ class CoordinatorWriter:
         first = containers[0]
         return (*(first.get("command") or ()), *(first.get("args") or ())), ""
 
-    def _service_cidrs(self) -> tuple[Json, ...] | None:
-        for key in (SERVICE_CIDRS, SERVICE_CIDRS_BETA):
+    def _served(self, *keys: str) -> tuple[Json, ...] | None:
+        """The objects of the first of these lists that the server has."""
+        for key in keys:
             reflector = self._typed.told.lists[key][1]
             if reflector.served:
                 return tuple(msgspec.json.decode(item.body) for item in reflector.items.values())
         return None
-
-    def _raw(self, key: str) -> tuple[Json, ...]:
-        return tuple(msgspec.json.decode(item.body) for item in self._typed.told.lists[key][1].items.values())
 
 
 def first_network(directory: Path) -> str | None:

@@ -85,6 +85,16 @@ def test_cilium_by_its_mode() -> None:
     assert outcome.status.service_cidr == SERVICES, "only the pods' CIDRs are not known"
 
 
+@pytest.mark.parametrize(("kind", "config"), [("calico", None), ("cilium", {"ipam": "multi-pool"})])
+def test_pools_of_a_cni_that_is_not_installed_are_not_ready(kind: str, config: dict[str, str] | None) -> None:
+    outcome = coordinator_status(kind, Sources(kubeadm=KUBEADM, cilium=config))
+    assert outcome.status.phase == "NotReady"
+    assert "is that CNI installed?" in outcome.status.reason
+    assert (outcome.status.overlay_pod_cidr, outcome.status.service_cidr) == ((), SERVICES)
+    served = Sources(kubeadm=KUBEADM, cilium=config, calico_pools=(), cilium_pools=())
+    assert coordinator_status(kind, served).status.phase == "Synced"
+
+
 def test_cilium_without_its_config_map_is_told_by_an_event() -> None:
     outcome = coordinator_status("cilium", Sources(kubeadm=KUBEADM))
     assert outcome.status.phase == "NotReady"
