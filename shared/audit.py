@@ -157,11 +157,14 @@ def _kernel_differs(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _without_journal(evidence: Evidence, leased: Mapping[str, Iterable[LeaseView]]) -> Iterator[Violation]:
-    """What a kernel shows is in its node's journal, and leased to whose namespace it is, or kept from everybody."""
+    """What a kernel shows is in its node's journal, and leased to whose namespace it is, or kept from everybody. What another plugin
+    attached before we came is in no journal: its lease says so."""
+    adopted = {(one.node, a) for a, of in leased.items() for one in of if one.state == "adopted"}
     told = {(one.node, one.container_id, bare(a)) for one in _attachments(evidence) for a in one.addresses}
     for up in evidence.up:
         name = f"{up.address} is up in {up.netns} of {up.node}"
-        if up.node in evidence.attachments and (up.node, up.container_id, up.address) not in told:
+        is_told = (up.node, up.container_id, up.address) in told or (up.node, up.address) in adopted
+        if up.node in evidence.attachments and not is_told:
             yield Violation(
                 kind="no journal",
                 node=up.node,

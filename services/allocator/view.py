@@ -125,11 +125,17 @@ def _view(facts: Facts, holding: Holding, ifname: str, held: HeldInterface, leas
         container_id=holding.container_id,
         node=holding.node,
         generation=held.generation,
-        state="detached" if held.detached else "held" if held.attached else "ahead",
+        state=_state(held),
         prefix_len=lease.prefix_len,
         gateway=pool.gateway if pool is not None else "",
         clean_gateway=held.clean_gateway,
     )
+
+
+def _state(held: HeldInterface) -> str:
+    if held.detached or held.attached:
+        return "detached" if held.detached else "held"
+    return "adopted" if held.adopted else "ahead"
 
 
 def disagreements(state: State, told: Iterable[Disagreement]) -> tuple[DisagreementView, ...]:

@@ -21,6 +21,7 @@ _STATES = {
     "held": "is held by",
     "detached": "is kept for (its sandbox is gone, the pod lives)",
     "ahead": "is taken ahead for",
+    "adopted": "was given by another IPAM, and is kept for",
 }
 
 

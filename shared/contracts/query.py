@@ -12,7 +12,8 @@ from shared.contracts.ipam import Mark
 
 
 class LeaseView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One row of `orbweaver get leases`. `state`: held, detached (DEL heard, pod lives), ahead (taken for a later ADD), resting."""
+    """One row of `orbweaver get leases`. `state`: held, detached (DEL heard, pod lives), ahead (taken for a later ADD), adopted
+    (another IPAM gave it, another plugin attached it), resting."""
 
     address: str
     pool: str

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from services.allocator.adopt import decide_adopt
 from services.allocator.view import explain, leases_page
+from shared.contracts.adopt import AdoptedAddress
 from shared.contracts.codec import encode
 from shared.contracts.lease import LeaseItem, LeasesAllocated
 from shared.contracts.query import Explain, Explained, LeasesPage, QueryLeases
@@ -134,6 +136,17 @@ def test_detached_ahead_and_resting_are_told_apart() -> None:
     world.now_ns += 60 * SECOND_NS
     world.state.wake(world.now_ns)
     assert page(world, address="fd00::10").leases == ()
+
+
+def test_what_another_ipam_gave_is_told_as_such_until_we_attach_it() -> None:
+    world = World(POOL, pod("shop/a", uid="u1"))
+    record = AdoptedAddress(
+        address="10.1.0.12/24", pod_namespace="shop", pod_name="a", pod_uid="u1", ifname="eth0", node="n1"
+    )
+    world.commit(decide_adopt(world.state, world.facts, (record,)).events)
+    assert [lease.state for lease in page(world).leases] == ["adopted"]
+    world.add("shop/a", uid="u1")
+    assert [lease.state for lease in page(world).leases] == ["held"]
 
 
 def explained(world: World, name: str = "shop/a", **query: object) -> Explained:

@@ -112,6 +112,14 @@ def test_a_system_that_is_well_has_one_ok_for_each_check() -> None:
             {"strays": {"n1": (replaced(STRAY, address="10.6.0.10/24"),)}},
             [("witnesses", "fail"), ("duplicates", "fail")],
         ),
+        # given by another IPAM before we came
+        (
+            {
+                "leases": (LEASE, replaced(LEASE, address="10.6.0.19", container_id="", state="adopted")),
+                "strays": {"n1": (STRAY,)},
+            },
+            [],
+        ),
         # in no pool: a router's, or another plugin's
         (
             {

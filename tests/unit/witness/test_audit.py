@@ -35,6 +35,7 @@ ATTACHED = AttachmentView(
 )
 UP = Up(node="n1", netns="/n1/netns/1", address="10.6.0.10", container_id="c1", pod_uid="u1")
 STRAY = Up(node="n1", netns="/n1/netns/9", address="10.6.0.10", container_id="")
+ADOPTED = msgspec.structs.replace(LEASE, container_id="", generation=1, state="adopted")
 WELL = Evidence(leases=(LEASE, SECOND), attachments={"n1": (ATTACHED,)}, up=(UP,))
 
 
@@ -76,6 +77,20 @@ def kinds(**changes: Any) -> list[str]:
                 }
             },
             ["used twice"] * 2 + ["no lease"] * 2,
+        ),
+        # another plugin attached it before we came: no journal has it
+        ({"leases": (ADOPTED,), "attachments": {"n1": ()}, "up": (STRAY,)}, []),
+        (
+            {
+                "leases": (ADOPTED,),
+                "attachments": {"n1": ()},
+                "up": (STRAY, changed(STRAY, netns="/n1/netns/8")),
+            },
+            ["used twice"],
+        ),
+        (
+            {"leases": (changed(ADOPTED, node="n2"),), "attachments": {"n1": ()}, "up": (STRAY,)},
+            ["no journal"],
         ),
         # an older sandbox of the same pod, whose DEL is on its way
         ({"attachments": {"n1": (ATTACHED, changed(ATTACHED, container_id="c0", generation=1))}}, []),
