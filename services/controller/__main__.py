@@ -5,6 +5,7 @@ The composition root: owns which parts are put together. Must not know what they
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import random
@@ -22,6 +23,7 @@ from services.controller.source import FolderSource
 from services.controller.watched import table
 from shared import service
 from shared.bus import Bus
+from shared.exit import STOPPED
 from shared.settings import ControllerSettings
 from shared.telemetry import Telemetry
 from shared.telemetry.metrics import KubernetesMetrics
@@ -49,6 +51,7 @@ async def opening_cluster(
     from services.controller.bridge import Bridge
     from services.controller.election import LeaseElection
     from services.controller.kube import KubeClient
+    from services.controller.leaving import Leaving, own_namespace
 
     dice = random.random
     default_objects(os.environ, "")  # a mistake in them is told at the start
@@ -80,13 +83,36 @@ async def opening_cluster(
             environment=os.environ,
         )
         app = App(settings, bus, source, telemetry, may_sync=lambda: bridge.may_sync, more_facts=bridge.facts)
-        yield Replica(bus, settings.replica, app, election, others=(bridge.run,))
+        leaving = Leaving(client, own_namespace())
+        source.told.listen(leaving.on_change)
+        yield Replica(bus, settings.replica, app, election, others=(bridge.run, leaving.run))
+    finally:
+        await client.close()
+
+
+async def leave(settings: ControllerSettings) -> None:
+    """What is left to do by a process that was asked to stop, whether or not it ever reached the bus."""
+    from services.controller.kube import KubeClient
+    from services.controller.leaving import Leaving, own_namespace
+
+    client = await KubeClient.open(settings.kubeconfig)
+    try:
+        await Leaving(client, own_namespace()).leave()
     finally:
         await client.close()
 
 
 def main() -> int:
-    return service.main("controller", ControllerSettings, lambda settings: (settings.replica, ""), opening)
+    read: list[ControllerSettings] = []
+
+    def instance_of(settings: ControllerSettings) -> tuple[str, str]:
+        read.append(settings)
+        return settings.replica, ""
+
+    code = service.main("controller", ControllerSettings, instance_of, opening)
+    if code == STOPPED and read and read[0].source == "kubernetes":
+        asyncio.run(leave(read[0]))
+    return code
 
 
 if __name__ == "__main__":

@@ -17,9 +17,11 @@ from services.bus import settings as bus
 from services.bus.key import AUDIENCE
 from services.bus.settings import HubSettings, LeafSettings
 from services.bus.vault import HUB_SECRET, identity_secret
+from services.controller.leaving import ACCOUNT, LEAVE_S, LOOK_S, RIGHTS
 from services.webhook.configuration import NAMESPACE
 from shared import settings
 from shared.contracts import mark
+from shared.manifests.kinds import GROUP, KINDS
 from shared.manifests.settings import CONFIG_MAP
 from shared.subjects import HUB_IDENTITIES
 
@@ -211,6 +213,19 @@ def test_the_controller_has_the_rights_of_its_readme_and_no_others() -> None:
             for rule in one["rules"]
         ]
     assert found == wanted
+
+
+def test_what_a_deletion_needs_is_granted_apart_and_lasts() -> None:
+    """tests/cluster/deploy/test_leaving.py proves that it is enough."""
+    role, binding = yaml.safe_load_all((DEPLOY / "base" / "controller" / "uninstall.yaml").read_text())
+    assert role["metadata"]["name"] == binding["metadata"]["name"] == binding["roleRef"]["name"] == RIGHTS
+    assert [one["name"] for one in binding["subjects"]] == [ACCOUNT]
+    ours = {row.plural for row in KINDS if row.ours}
+    named, of_kinds = role["rules"][:2]
+    assert set(named["resourceNames"]) == {f"{plural}.{GROUP}" for plural in ours}
+    assert set(of_kinds["resources"]) == ours and "resourceNames" not in of_kinds
+    assert all("resourceNames" in rule for rule in role["rules"] if rule is not of_kinds)
+    assert workloads()[ACCOUNT]["terminationGracePeriodSeconds"] > LEAVE_S + LOOK_S
 
 
 def test_settings_of_spiderpool_stay_in_force_where_its_component_is_taken_in() -> None:
