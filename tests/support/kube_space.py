@@ -15,6 +15,7 @@ from tests.support.kube_cluster import Cluster, await_true, is_ready
 from tests.support.kube_ours import OurSystem
 
 SETTLE_S = 180.0
+_OURS = "/apis/spiderpool.spidernet.io/v2beta1"
 
 
 class Space:
@@ -64,6 +65,42 @@ class Space:
             SETTLE_S,
             lambda: "\n".join(map(str, self.system.ask.leases(pod_namespace=self.name))),
         )
+
+    def await_status(self) -> None:
+        """What Kubernetes shows of addresses is what the leases are: the pools' status, and the SpiderEndpoints of this namespace."""
+        await_true(
+            "the status of pools and endpoints is as the leases are",
+            lambda: self._shown() == self._held(),
+            SETTLE_S,
+            lambda: f"shown {self._shown()}\nheld {self._held()}",
+        )
+
+    def _held(self) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
+        """Addresses by pool, and by pod of this namespace."""
+        of_pools: dict[str, set[str]] = {}
+        for lease in self.system.ask.leases():
+            if lease.state != "held":
+                continue
+            of_pools.setdefault(lease.pool, set()).add(lease.address)
+        return of_pools, self.system.ask.addresses(self.name)
+
+    def _shown(self) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
+        client = self.cluster.server.client
+        of_pools: dict[str, set[str]] = {}
+        for pool in client.items(f"{_OURS}/spiderippools"):
+            status = pool.get("status", {})
+            listed = set(json.loads(status.get("allocatedIPs", "{}")))
+            assert len(listed) == status.get("allocatedIPCount", 0), pool
+            if listed:
+                of_pools[pool["metadata"]["name"]] = listed
+        of_pods: dict[str, set[str]] = {}
+        for one in client.items(f"{_OURS}/namespaces/{self.name}/spiderendpoints"):
+            details = one["status"]["current"]["ips"]
+            texts = [
+                detail[family] for detail in details for family in ("ipv4", "ipv6") if detail.get(family)
+            ]
+            of_pods[one["metadata"]["name"]] = {text.partition("/")[0] for text in texts}
+        return of_pools, of_pods
 
     def delete(self) -> None:
         """The namespace with everything in it; nothing to do is no error."""

@@ -28,22 +28,30 @@ def hold_through(directory: Path, outage_s: float) -> int:
         total = _REPLICAS + _STATIC_A_NODE * len(cluster.nodes)
         space.await_pods(total)
         before = space.addresses()
+        space.await_status()
         cluster.server.stop_api()
         deadline = time.monotonic() + outage_s
         attached = 0
-        for name in itertools.cycle(static):
+        *again, leaving = static
+        for name in itertools.cycle(again):
             if time.monotonic() > deadline:
                 break
             attached += _static_pods_again(space, name)
             attached += _sandboxes_again(space, [key for key in before if key.startswith("web-")][:2])
+        left = _static_pods_end(space, leaving)
         cluster.server.start_api()
         assert system.failures() == []
+        total -= len(left)
         space.await_pods(total)
-        assert space.addresses() == before
+        assert space.addresses() == {name: held for name, held in before.items() if name not in left}
         assert space.unreachable() == []
+        # What ended meanwhile has given its addresses back, and Kubernetes is told.
+        space.await_leases_of(lambda: set(before) - set(left))
+        space.await_status()
         # What came after is served as ever.
         space.kubectl("scale", "deployment/web", f"--replicas={_REPLICAS + 2}")
         space.await_pods(total + 2)
+        space.await_status()
         assert system.failures() == []
         assert system.ask.allocator().violations == ()
         return attached
@@ -57,14 +65,20 @@ def _static(space: Space, name: str) -> dict[str, Any]:
 
 def _static_pods_again(space: Space, name: str) -> int:
     """The pod of that name on each node ends, and begins again."""
-    names = [f"{name}-{node.name}" for node in space.cluster.nodes]
-    for node in space.cluster.nodes:
-        node.remove_static_pod(name)
-    await_true(f"{names} detached", lambda: not any(one in _sandboxes(space) for one in names))
+    names = _static_pods_end(space, name)
     for node in space.cluster.nodes:
         node.write_static_pod(_static(space, name))
     await_true(f"{names} attached again", lambda: all(one in _sandboxes(space) for one in names))
     return len(names)
+
+
+def _static_pods_end(space: Space, name: str) -> list[str]:
+    """The pods of that name on all nodes, which are detached now."""
+    names = [f"{name}-{node.name}" for node in space.cluster.nodes]
+    for node in space.cluster.nodes:
+        node.remove_static_pod(name)
+    await_true(f"{names} detached", lambda: not any(one in _sandboxes(space) for one in names))
+    return names
 
 
 def _sandboxes_again(space: Space, names: list[str]) -> int:

@@ -46,6 +46,7 @@ def test_an_older_etcd_gives_no_address_twice(tmp_path: Path) -> None:
         assert_distinct(space.addresses())
         assert space.unreachable() == []
         space.await_leases_of(lambda: set(space.addresses()))
+        space.await_status()
         assert system.failures() == []
         assert system.ask.allocator().violations == ()
 
