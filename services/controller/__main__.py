@@ -80,6 +80,7 @@ async def opening_cluster(
             metrics=metrics,
             published=lambda: 0 if source.told.waiting else app.published(),
             may_sync=source.wake,
+            refused=lambda family: app.refused(family),
             environment=os.environ,
         )
         app = App(settings, bus, source, telemetry, may_sync=lambda: bridge.may_sync, more_facts=bridge.facts)

@@ -68,6 +68,7 @@ class Bridge:
         metrics: KubernetesMetrics,
         published: Callable[[], int],
         may_sync: Callable[[], None],
+        refused: Callable[[str], None],
         environment: Mapping[str, str],
     ) -> None:
         """`environment` names the objects to begin with. `published` is the sequence of FACTS once all that was listed is told; `may_sync` is called when it may be said so."""
@@ -92,7 +93,9 @@ class Bridge:
             settings.allocated_ips_max,
             self._writing.add,
         )
-        self._marks = MarkWriter(client, self._typed, settings.installation_namespace, self._writing.add)
+        self._marks = MarkWriter(
+            client, self._typed, settings.installation_namespace, self._writing.add, refused
+        )
         self._workers: Mapping[str, Worker] = {
             MARK: self._marks,
             POOL: self._pools,

@@ -37,18 +37,25 @@ class MarkWriter:
     """`look_again` is asked for with kind `MARK` whenever there may be something to write."""
 
     def __init__(
-        self, client: KubeClient, typed: Typed, namespace: str, look_again: Callable[[str, str, str], None]
+        self,
+        client: KubeClient,
+        typed: Typed,
+        namespace: str,
+        look_again: Callable[[str, str, str], None],
+        refused: Callable[[str], None],
     ) -> None:
         self._client = client
         self._typed = typed
         self._place: Name = (namespace, CONFIG_MAP)
         self._look_again = look_again
+        self._refused = refused
         self._told: LogMark | None = None
 
     def on_keep(self, message: Message) -> None:
         try:
             mark = KEEP_MARK.decode(message.data).mark
         except MessageError as error:
+            self._refused("orb.mark")
             log.warning("a mark that is none", error=str(error))
             return
         if self._told is None or not goes_further(self._told, mark):

@@ -68,6 +68,7 @@ def test_the_furthest_mark_is_kept(
     async def main() -> None:
         async with reading(fresh_nats_server) as reader:
             await reader.synced()
+            await reader.bus.publish(subjects.MARK, b"\x81\xa4type")
             await until(reader.bus, FIRST, FIRST)
             further = msgspec.structs.replace(FIRST, sequence=90, digest="bb")
             await until(reader.bus, further, FIRST, further)
@@ -84,7 +85,8 @@ def test_the_furthest_mark_is_kept(
             await until(reader.bus, after, after)
 
     asyncio.run(main())
-    assert "forbidden" not in service.log.read_text()
+    log = service.log.read_text()
+    assert "forbidden" not in log and "a mark that is none" in log
     forget(crds)
 
 
