@@ -218,6 +218,14 @@ def test_finished_stateless_with_a_deletion_timestamp_is_terminating() -> None:
     assert table.rule(at_s=30) == ("release", "terminating")
 
 
+@pytest.mark.parametrize("other", ["kind", "group"])
+def test_static_are_only_pods_of_a_statefulset_of_kubernetes(other: str) -> None:
+    table = Table(stateful_set("shop/web"), owner="ReplicaSet/web" if other == "kind" else "StatefulSet/web")
+    text = pod("shop/web-0", uid="u1", owner=table.owner, phase="Failed", finished_at=stamp(-3600))
+    table.also(text.replace("apps/v1", "apps.kruise.io/v1beta1") if other == "group" else text)
+    assert table.rule() == ("release", "finished")
+
+
 # Pending
 
 
