@@ -7,7 +7,6 @@ the allocator says that it holds no lease.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 
@@ -79,11 +78,11 @@ class PoolWriter:
         same = before is not None and (before.uid, before.digest) == (item.uid, digest)
         if same and not self.is_foreign(name, item.resource_version):
             return 0.0
-        answer = await self._client.apply(
-            f"{_path('spiderippools', name)}/status", _body(POOL, item.uid, name, status)
+        version = await _write_status(
+            self._client, _path("spiderippools", name), _body(POOL, item.uid, name, status)
         )
         self._written[name] = _Written(
-            uid=item.uid, digest=digest, resource_version=max(item.resource_version, _version_in(answer))
+            uid=item.uid, digest=digest, resource_version=max(item.resource_version, version)
         )
         return max(WRITE_INTERVAL_S, min(len(held), self._records_max) / RECORDS_PER_S)
 
@@ -122,8 +121,7 @@ class SubnetWriter:
         written = (item.uid, digest_of(status))
         if self._written.get(name) == written:
             return 0.0
-        body = _body(SUBNET, item.uid, name, status)
-        await self._client.apply(f"{_path('spidersubnets', name)}/status", body)
+        await _write_status(self._client, _path("spidersubnets", name), _body(SUBNET, item.uid, name, status))
         self._written[name] = written
         return WRITE_INTERVAL_S
 
@@ -180,17 +178,25 @@ class _Meta(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 class _Answer(msgspec.Struct, frozen=True, kw_only=True):
     metadata: _Meta = _Meta()
+    status: dict[str, msgspec.Raw] = {}
 
 
-def _version_in(answer: bytes) -> int:
-    return int(msgspec.json.decode(answer, type=_Answer).metadata.resource_version)
+async def _write_status(client: KubeClient, path: str, body: Json) -> int:
+    """All of the status, ours alone; its version. A member that we say no more of stays where the server takes it for somebody else's
+    too, as it does when Spiderpool had written the same: it is removed."""
+    answer = msgspec.json.decode(await client.apply(f"{path}/status", body), type=_Answer)
+    left = sorted(answer.status.keys() - body["status"].keys())
+    if left:
+        gone = {"metadata": {"uid": body["metadata"]["uid"]}, "status": dict.fromkeys(left)}
+        answer = msgspec.json.decode(await client.merge(f"{path}/status", gone), type=_Answer)
+    return int(answer.metadata.resource_version)
 
 
 def _path(plural: str, name: str) -> str:
     return f"/apis/{API_VERSION}/{plural}/{name}"
 
 
-def _body(kind: str, uid: str, name: str, status: Json) -> dict[str, Any]:
+def _body(kind: str, uid: str, name: str, status: Json) -> Json:
     """With the UID, so that an object of the same name that came since is not taken for it."""
     return {
         "apiVersion": API_VERSION,

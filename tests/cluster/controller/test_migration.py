@@ -143,6 +143,46 @@ def test_what_we_mirror_is_not_read_back(
     asyncio.run(main())
 
 
+def test_the_last_record_of_spiderpool_goes_with_its_pod(
+    crds: ApiServer, starting: Starting, allocator: Service, fresh_nats_server: NatsServer
+) -> None:
+    """What we write equals what is there, so the API server keeps it as Spiderpool's too: to say no more of it takes it not away."""
+    place = namespace(crds)
+    node = {"metadata": {"name": "n1"}, "spec": {}}
+    crds.client.create("/api/v1/nodes", node)
+    ready = {"status": {"conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady"}]}}
+    crds.client.patch("/api/v1/nodes/n1/status", ready)
+    crds.client.create(f"{OURS}/spiderippools", pool("rack"))
+    only = crds.client.create(f"/api/v1/namespaces/{place}/pods", pod("only"))
+    records = {"10.6.0.13": {"pod": f"{place}/only", "podUid": only["metadata"]["uid"]}}
+    status = {
+        "allocatedIPs": json.dumps(records, separators=(",", ":")),
+        "allocatedIPCount": 1,
+        "totalIPCount": 10,
+    }
+    crds.client.request(
+        "PATCH",
+        f"{OURS}/spiderippools/rack/status",
+        {"status": status},
+        query={"fieldManager": "spiderpool-agent"},
+        content_type="application/merge-patch+json",
+    )
+    starting(adopt=True)
+    try:
+
+        def managers() -> set[str]:
+            meta = crds.client.get(f"{OURS}/spiderippools/rack")["metadata"]
+            return {one["manager"] for one in meta["managedFields"] if one.get("subresource")}
+
+        wait_for(lambda: managers() >= {"spiderpool-agent", "orbweaver-controller"})
+        assert crds.client.get(f"{OURS}/spiderippools/rack")["status"] == status
+        crds.client.delete(f"/api/v1/namespaces/{place}/pods/only", grace_s=0)
+        empty = {"allocatedIPCount": 0, "totalIPCount": 10}
+        wait_for(lambda: crds.client.get(f"{OURS}/spiderippools/rack")["status"] == empty)
+    finally:
+        crds.client.delete("/api/v1/nodes/n1")
+
+
 @contextlib.contextmanager
 def installation(server: ApiServer, directory: Path) -> Iterator[NatsServer]:
     """Bus, allocator and controller, with a lease log of their own."""
