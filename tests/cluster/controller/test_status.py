@@ -85,6 +85,36 @@ def without_finalizer(server: ApiServer, place: str, name: str) -> dict[str, Any
     return found if found is not None and not found["metadata"].get("finalizers") else None
 
 
+def test_an_endpoint_that_neither_a_lease_nor_a_pod_stands_for_goes(
+    crds: ApiServer, starting: Starting, allocator: Service
+) -> None:
+    """Whatever `enableCleanOutdatedEndpoint` says, which is off here; the pod is asked for, unlike in the reference."""
+    place = namespace(crds)
+    crds.client.create(f"{OURS}/spiderippools", pool("rack"))
+    living = crds.client.create(f"/api/v1/namespaces/{place}/pods", pod("living"))
+    for name, uid in (("living", living["metadata"]["uid"]), ("gone", "0a1b"), ("other", "0a1b")):
+        allocation = {"uid": uid, "node": "n1", "ips": [{"interface": "eth0", "ipv4Pool": "rack", "vlan": 0}]}
+        crds.client.create(
+            f"{OURS}/namespaces/{place}/spiderendpoints",
+            {
+                "apiVersion": "spiderpool.spidernet.io/v2beta1",
+                "kind": "SpiderEndpoint",
+                "metadata": {"name": name, "finalizers": ["spiderpool.spidernet.io"]},
+                "status": {
+                    "current": allocation,
+                    "ownerControllerType": "Pod",
+                    "ownerControllerName": name,
+                },
+            },
+        )
+    crds.client.create(f"/api/v1/namespaces/{place}/pods", pod("other"))
+    starting()
+    for name in ("gone", "other"):
+        wait_for(lambda name=name: endpoint_of(crds, place, name) is None)
+    found = endpoint_of(crds, place, "living")
+    assert found is not None and "deletionTimestamp" not in found["metadata"]
+
+
 def test_a_deleted_pool_stays_until_its_last_lease_is_gone(
     crds: ApiServer, starting: Starting, allocator: Service, fresh_nats_server: NatsServer
 ) -> None:
