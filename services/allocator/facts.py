@@ -6,6 +6,7 @@ read counts as absent: admission has refused it where it could.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TypeVar
 
 import msgspec
@@ -24,6 +25,7 @@ from shared.manifests.settings import Settings, settings_of
 from shared.manifests.workload import ConfigMap, Namespace, Node, Pod, Workload
 from shared.net.ranges import IntervalSet, parse_address
 from shared.selection.cluster import NetworkFact, PoolFact, network_fact, pool_fact
+from shared.selection.precedence import Claims, PoolRivals, rank_of
 
 GONE_KEPT_MAX = 16_384
 SETTINGS_NAME = "spiderpool-conf"
@@ -54,7 +56,8 @@ class Facts:
         self.departed: set[str] = set()
         self.pods: dict[tuple[str, str], KnownPod] = {}
         self.stateful_sets: dict[tuple[str, str], StatefulSetFact] = {}
-        self.networks: dict[str, NetworkFact] = {}
+        self._networks: Claims[NetworkFact] = Claims()
+        self._rivals = PoolRivals()
         self.settings = Settings()
         self.installation_namespace = "kube-system"
         self.cluster_network = ""
@@ -64,8 +67,14 @@ class Facts:
         self.sequence = 0
         self._versions: dict[tuple[str, str, str], int] = {}
         self._gone: dict[tuple[str, str, str], int] = {}
-        self._network_names: dict[str, str] = {}
         self._settings_namespace = ""
+
+    @property
+    def networks(self) -> Mapping[str, NetworkFact]:
+        return self._networks.chosen
+
+    def pool_before(self, name: str) -> str:
+        return self._rivals.before(name)
 
     def apply(self, fact: Fact | FactsTerm, sequence: int) -> Changes:
         """Takes one fact of the stream; an older version of an object than the one known changes nothing."""
@@ -135,8 +144,10 @@ class Facts:
         changes.pools.add(name)
         if pool is None:
             self.pools.pop(name, None)
+            self._rivals.drop(name)
         else:
             self.pools[name] = pool
+            self._rivals.put(pool)
 
     def _reserved(self, name: str, fact: ObjectFact | None, changes: Changes) -> None:
         before = self.reserved.pop(name, None)
@@ -172,16 +183,13 @@ class Facts:
     def _network(self, namespace: str, name: str, fact: ObjectFact | None) -> None:
         """`networks` goes by the name under which pods know a network, which may be another than its object's."""
         own = f"{namespace}/{name}"
-        before = self._network_names.pop(own, "")
-        if before not in self._network_names.values():
-            self.networks.pop(before, None)
         manifest = _read(fact, SpiderMultusConfig)
         if fact is None or manifest is None:
+            self._networks.drop(own)
             return
         key = f"{namespace}/{manifest.metadata.annotations.get(CR_NAME) or name}"
-        self._network_names[own] = key
         spec_json = msgspec.json.encode(msgspec.json.decode(fact.object).get("spec", {})).decode()
-        self.networks[key] = network_fact(manifest, spec_json)
+        self._networks.put(own, key, rank_of(manifest.metadata), network_fact(manifest, spec_json))
 
     def _configure(self, namespace: str, fact: ObjectFact | None) -> None:
         manifest = _read(fact, ConfigMap)

@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 
 from services.controller.adoption import Adopting
+from services.controller.conflict import Conflicts
 from services.controller.coordinator_writer import CoordinatorWriter, first_network
 from services.controller.defaults import default_objects
 from services.controller.event import Notable, of_attach, of_disagreement
@@ -24,6 +25,7 @@ from services.controller.leases import AllocatorLeases
 from services.controller.mark_writer import MARK, MarkWriter
 from services.controller.mirror import Mirror
 from services.controller.mirroring import Mirroring
+from services.controller.nad import definition_name
 from services.controller.network_writer import NetworkWriter
 from services.controller.reflector import Change, Gone, Name
 from services.controller.told import Told
@@ -42,7 +44,7 @@ from shared.bus import Bus, BusError, Follow, StreamMessage
 from shared.contracts.attach import ATTACH_EVENT
 from shared.contracts.codec import MessageError
 from shared.contracts.disagreement import DISAGREEMENT_EVENT
-from shared.manifests.network import NetworkAttachmentDefinition
+from shared.manifests.network import NetworkAttachmentDefinition, SpiderMultusConfig
 from shared.settings import ControllerSettings
 from shared.subjects import ATTACH, DISAGREEMENTS, StreamSpec
 from shared.subjects import MARK as MARK_SUBJECT
@@ -112,6 +114,7 @@ class Bridge:
             ),
             EVENT: self._events,
         }
+        self._conflicts = Conflicts(self._typed, self._events.note)
         self._mirrored: Mirror | None = None
         self._following: list[Follow] = []
         told.listen(self._on_change)
@@ -152,6 +155,9 @@ class Bridge:
         for kind in (POOL, SUBNET, ENDPOINT, NETWORK, COORDINATOR):
             for (namespace, name), _ in self._told.held(kind):
                 self._writing.add(kind, namespace, name)
+        for kind in (POOL, SUBNET, NETWORK):
+            for (namespace, name), _ in self._told.held(kind):
+                self._conflicts.look(kind, namespace, name)
 
     def _on_leases(self) -> None:
         mirror = self._mirroring.mirror
@@ -167,11 +173,16 @@ class Bridge:
 
     def _on_change(self, watched: Watched, change: Change) -> None:
         namespace, name = change.name
+        if watched.kind in (POOL, SUBNET, NETWORK) and self._told.synced:
+            self._conflicts.look(watched.kind, namespace, name)
         match watched.kind:
             case "SpiderIPPool":
                 self._writing.add(POOL, "", name)
                 self._look_at_subnets(change)
-            case "SpiderSubnet" | "SpiderEndpoint" | "SpiderMultusConfig" | "SpiderCoordinator":
+            case "SpiderMultusConfig":
+                self._writing.add(NETWORK, namespace, name)
+                self._look_at_namesakes(namespace, change)
+            case "SpiderSubnet" | "SpiderEndpoint" | "SpiderCoordinator":
                 self._writing.add(watched.kind, namespace, name)
             case "Pod" if isinstance(change, Gone):
                 self._writing.add(ENDPOINT, namespace, name)
@@ -187,6 +198,12 @@ class Bridge:
         for (_, name), _ in self._told.held(SUBNET):
             if spec is None or name in set(self._typed.subnets_of(spec.subnet)):
                 self._writing.add(SUBNET, "", name)
+
+    def _look_at_namesakes(self, namespace: str, change: Change) -> None:
+        """Who waited for the name of the one that came, changed or went."""
+        config = decode(change.item, SpiderMultusConfig)
+        for name in self._typed.namesakes(namespace, definition_name(config)) if config is not None else ():
+            self._writing.add(NETWORK, namespace, name)
 
     def _look_at_owner(self, name: Name, change: Change) -> None:
         namespace, own = name

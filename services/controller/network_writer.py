@@ -32,6 +32,8 @@ class NetworkWriter:
         if wanted is None:
             log.warning("a SpiderMultusConfig cannot be rendered", object=f"{namespace}/{name}")
             return 0.0
+        if self._typed.namesakes(namespace, definition_name(config))[:1] != [name]:
+            return 0.0  # the older of one name counts
         wrote = await self._drop_renamed(config)
         collection = f"/apis/{NAD_API_VERSION}/namespaces/{namespace}/network-attachment-definitions"
         found = self._typed.definition(namespace, definition_name(config))
@@ -42,7 +44,7 @@ class NetworkWriter:
         if present.metadata.terminating or not differs(wanted, present):
             return wrote
         controller = present.metadata.controller
-        if controller is not None and self._lives(namespace, controller.uid, config.metadata.uid):
+        if controller is not None and self._lives(namespace, controller.uid, config):
             log.warning(
                 "a NetworkAttachmentDefinition belongs to another SpiderMultusConfig",
                 object=f"{namespace}/{present.metadata.name}",
@@ -53,9 +55,12 @@ class NetworkWriter:
         await self._client.replace(f"{collection}/{present.metadata.name}", body)
         return WRITE_INTERVAL_S
 
-    def _lives(self, namespace: str, uid: str, own: str) -> bool:
-        """Whether another configuration that is there has this UID."""
-        return uid != own and any(one.metadata.uid == uid for one in self._typed.networks(namespace))
+    def _lives(self, namespace: str, uid: str, own: SpiderMultusConfig) -> bool:
+        """Whether another configuration that is there has this UID, and leads to another definition by its name."""
+        return uid != own.metadata.uid and any(
+            one.metadata.uid == uid and definition_name(one) != definition_name(own)
+            for one in self._typed.networks(namespace)
+        )
 
     async def _drop_renamed(self, config: SpiderMultusConfig) -> float:
         """What this configuration made under another name than it has now."""

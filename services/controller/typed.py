@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
+from services.controller.nad import definition_name
 from services.controller.reflector import Change, Item, Name, Put
 from services.controller.told import Told
 from services.controller.watched import Watched
@@ -18,6 +19,8 @@ from shared.manifests.ipam import IPPoolSpec, SpiderIPPool, SpiderSubnet
 from shared.manifests.meta import Object
 from shared.manifests.network import NetworkAttachmentDefinition, SpiderMultusConfig
 from shared.manifests.workload import ConfigMap, Pod
+from shared.selection.cluster import pool_fact
+from shared.selection.precedence import Claims, PoolRivals, rank_of
 
 POOL, SUBNET, ENDPOINT, POD = "SpiderIPPool", "SpiderSubnet", "SpiderEndpoint", "Pod"
 NETWORK, DEFINITION, COORDINATOR = "SpiderMultusConfig", "NetworkAttachmentDefinition", "SpiderCoordinator"
@@ -29,7 +32,9 @@ class Typed:
         self.told = told
         self.pools: dict[str, IPPoolSpec] = {}
         """Every pool's spec, by name."""
+        self.rivals = PoolRivals()
         self._by_cidr: dict[str, dict[str, None]] = {}
+        self._claims: Claims[None] = Claims()
         told.listen(self._on_change)
 
     def pool(self, name: str) -> tuple[SpiderIPPool, Item] | None:
@@ -37,6 +42,11 @@ class Typed:
 
     def subnet(self, name: str) -> tuple[SpiderSubnet, Item] | None:
         return self._find(SUBNET, ("", name), SpiderSubnet)
+
+    def subnets(self) -> Iterator[SpiderSubnet]:
+        for _, item in self.told.held(SUBNET):
+            if (subnet := decode(item, SpiderSubnet)) is not None:
+                yield subnet
 
     def subnets_of(self, cidr: str) -> Iterator[str]:
         """Names of the subnets with this CIDR."""
@@ -61,6 +71,11 @@ class Typed:
             if place == namespace and (config := decode(item, SpiderMultusConfig)) is not None:
                 yield config
 
+    def namesakes(self, namespace: str, definition: str) -> list[str]:
+        """The configurations that name this definition, the one that it is rendered from first."""
+        claimants = self._claims.claimants(f"{namespace}/{definition}")
+        return [claimant.partition("/")[2] for claimant in claimants]
+
     def definition(self, namespace: str, name: str) -> tuple[NetworkAttachmentDefinition, Item] | None:
         return self._find(DEFINITION, (namespace, name), NetworkAttachmentDefinition)
 
@@ -81,16 +96,30 @@ class Typed:
         return (value, item) if value is not None else None
 
     def _on_change(self, watched: Watched, change: Change) -> None:
+        if watched.kind == NETWORK:
+            self._claim(change)
         if watched.kind != POOL:
             return
         name = change.name[1]
         old = self.pools.pop(name, None)
         if old is not None:
             self._by_cidr.get(old.subnet, {}).pop(name, None)
+        self.rivals.drop(name)
         pool = decode(change.item, SpiderIPPool) if isinstance(change, Put) else None
         if pool is not None:
             self.pools[name] = pool.spec
             self._by_cidr.setdefault(pool.spec.subnet, {})[name] = None
+            if (fact := pool_fact(name, pool)) is not None:
+                self.rivals.put(fact)
+
+    def _claim(self, change: Change) -> None:
+        own = "/".join(change.name)
+        config = decode(change.item, SpiderMultusConfig) if isinstance(change, Put) else None
+        if config is None:
+            self._claims.drop(own)
+        else:
+            name = f"{change.name[0]}/{definition_name(config)}"
+            self._claims.put(own, name, rank_of(config.metadata), None)
 
 
 def decode(item: Item, type_: type[T]) -> T | None:

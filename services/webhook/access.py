@@ -21,7 +21,7 @@ def access(settings: ClusterAdmissionSettings) -> list[Json]:
     ]
     kinds = ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"]
     configurations = [
-        _rule("admissionregistration.k8s.io", kinds, ["get", "update"], [settings.configuration])
+        _rule("admissionregistration.k8s.io", kinds, ["get", "update", "watch"], [settings.configuration])
     ]
     account: Json = {
         "apiVersion": "v1",

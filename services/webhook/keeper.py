@@ -27,8 +27,11 @@ log = structlog.get_logger()
 
 LOOK_S = 60.0
 RETRY_S = 1.0
+PAUSE_S = 0.5
+"""Between two looks, so that we and somebody who writes otherwise do not keep the API server busy."""
 _CONFLICT = 409
 _API = "/apis/admissionregistration.k8s.io/v1"
+_KINDS = ("validatingwebhookconfigurations", "mutatingwebhookconfigurations")
 
 
 class Keeper:
@@ -70,7 +73,23 @@ class Keeper:
             await asyncio.sleep(RETRY_S)
 
     async def run(self) -> None:
-        """Looks once a minute, when told to, and soon again after a failure."""
+        """Looks once a minute, when told to, when somebody else changed a configuration, and soon again after a failure."""
+        async with asyncio.TaskGroup() as group:
+            for kind in _KINDS:
+                group.create_task(self._watch(kind))
+            await self._keep()
+
+    async def _watch(self, kind: str) -> None:
+        """Until we have put it right, a configuration without our authority refuses every change of a pool."""
+        while True:
+            try:
+                async for _ in self._kube.changes(f"{_API}/{kind}", self._settings.configuration):
+                    self.look()
+            except KubeError as error:
+                log.debug("a configuration is not watched", kind=kind, error=str(error))
+            await asyncio.sleep(RETRY_S)
+
+    async def _keep(self) -> None:
         while True:
             self._look.clear()
             try:
@@ -80,6 +99,7 @@ class Keeper:
             except (KubeError, OSError, ValueError) as error:
                 self.problem = str(error)
                 log.warning("webhook configurations not looked at", error=str(error))
+            await asyncio.sleep(PAUSE_S)
             try:
                 await asyncio.wait_for(self._look.wait(), RETRY_S * 5 if self.problem else LOOK_S)
             except TimeoutError:
@@ -134,10 +154,7 @@ class Keeper:
             settings=wish.settings,
             injecting=wish.injecting,
         )
-        for kind, wanted in (
-            ("validatingwebhookconfigurations", validating(Reach(), whole)),
-            ("mutatingwebhookconfigurations", mutating(Reach(), whole)),
-        ):
+        for kind, wanted in zip(_KINDS, (validating(Reach(), whole), mutating(Reach(), whole)), strict=True):
             await self._bring(f"{_API}/{kind}/{self._settings.configuration}", wanted)
 
     async def _bring(self, path: str, wanted: Json) -> None:

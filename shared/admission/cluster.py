@@ -15,6 +15,7 @@ from shared.manifests.network import SpiderMultusConfig
 from shared.manifests.settings import Settings
 from shared.manifests.workload import Namespace, Node
 from shared.selection.cluster import NetworkFact, PoolFact, network_fact, pool_fact
+from shared.selection.precedence import Claims, PoolRivals, rank_of
 
 _NO_NODES: Mapping[str, Node] = {}
 
@@ -26,8 +27,12 @@ class AdmissionCluster:
         self.settings = Settings()
         self.pools: dict[str, PoolFact] = {}
         self.namespaces: dict[str, Namespace] = {}
-        self.networks: dict[str, NetworkFact] = {}
-        self._network_names: dict[ObjectKey, str] = {}
+        self._networks: Claims[NetworkFact] = Claims()
+        self._rivals = PoolRivals()
+
+    @property
+    def networks(self) -> Mapping[str, NetworkFact]:
+        return self._networks.chosen
 
     @property
     def nodes(self) -> Mapping[str, Node]:
@@ -46,9 +51,15 @@ class AdmissionCluster:
         out.settings = self.settings
         out.pools = dict(self.pools)
         out.namespaces = dict(self.namespaces)
-        out.networks = dict(self.networks)
-        out._network_names = dict(self._network_names)
+        out._networks = self._networks.copy()
+        out._rivals = self._rivals.copy()
         return out
+
+    def pool_before(self, name: str) -> str:
+        return self._rivals.before(name)
+
+    def rivals(self, pool: str) -> frozenset[str]:
+        return self._rivals.of(pool)
 
     def put(self, key: ObjectKey, value: Object) -> None:
         match value:
@@ -56,11 +67,11 @@ class AdmissionCluster:
                 pool = pool_fact(key.name, value)
                 if pool is not None:
                     self.pools[key.name] = pool
+                    self._rivals.put(pool)
             case SpiderMultusConfig():
                 network = f"{key.namespace}/{value.metadata.annotations.get(CR_NAME) or key.name}"
-                self._network_names[key] = network
                 # of the spec only the agent reads more, and it is not told from here
-                self.networks[network] = network_fact(value, "")
+                self._networks.put(str(key), network, rank_of(value.metadata), network_fact(value, ""))
             case Namespace():
                 self.namespaces[key.name] = value
             case _:
@@ -70,10 +81,9 @@ class AdmissionCluster:
         match key.kind:
             case "SpiderIPPool":
                 self.pools.pop(key.name, None)
+                self._rivals.drop(key.name)
             case "SpiderMultusConfig":
-                network = self._network_names.pop(key, "")
-                if network not in self._network_names.values():
-                    self.networks.pop(network, None)
+                self._networks.drop(str(key))
             case "Namespace":
                 self.namespaces.pop(key.name, None)
             case _:

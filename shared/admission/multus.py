@@ -83,7 +83,12 @@ def _label_membership(meta: Json) -> None:
 
 
 def create_errors(config: SpiderMultusConfig, view: View) -> list[FieldError]:
-    out = _name_errors(config, view)
+    return _name_errors(config) + _owner_errors(config, view) + _own_errors(config)
+
+
+def _own_errors(config: SpiderMultusConfig) -> list[FieldError]:
+    """What the configuration alone decides, but for its name."""
+    out: list[FieldError] = []
     version = config.metadata.annotations.get(CNI_VERSION)
     if version is not None and version not in CNI_VERSIONS:
         out.append(invalid(path_of(CNI_VERSION), f"unsupported CNI version {version}", "NotSupported"))
@@ -108,7 +113,14 @@ def update_errors(config: SpiderMultusConfig, old: SpiderMultusConfig, view: Vie
             else "cannot be added to an existing object"
         )
         out.append(invalid(path_of(CR_NAME), sentence, "Invalid"))
-    return out + create_errors(config, view)
+    if target_name(config) != target_name(old):
+        out += _owner_errors(config, view)
+    return out + _name_errors(config) + _own_errors(config)
+
+
+def conflict_warnings(config: SpiderMultusConfig, view: View) -> list[FieldError]:
+    """Of a configuration that is updated: a name that is taken refuses nothing then, for it is so already."""
+    return [invalid(one.field, one.message, "Unknown") for one in _owner_errors(config, view)]
 
 
 def target_name(config: SpiderMultusConfig) -> str:
@@ -116,13 +128,16 @@ def target_name(config: SpiderMultusConfig) -> str:
     return config.metadata.annotations.get(CR_NAME) or config.metadata.name
 
 
-def _name_errors(config: SpiderMultusConfig, view: View) -> list[FieldError]:
+def _name_errors(config: SpiderMultusConfig) -> list[FieldError]:
     name = config.metadata.annotations.get(CR_NAME)
-    if name is not None and (len(name) > 253 or not SUBDOMAIN.fullmatch(name)):
-        return [
-            invalid(path_of(CR_NAME), f"{name[:80]!r} is not a DNS-1123 subdomain of at most 253 characters")
-        ]
-    field = path_of(CR_NAME) if name is not None else "metadata.name"
+    if name is None or (len(name) <= 253 and SUBDOMAIN.fullmatch(name)):
+        return []
+    return [invalid(path_of(CR_NAME), f"{name[:80]!r} is not a DNS-1123 subdomain of at most 253 characters")]
+
+
+def _owner_errors(config: SpiderMultusConfig, view: View) -> list[FieldError]:
+    """A net-attach-def is rendered from one configuration."""
+    field = path_of(CR_NAME) if CR_NAME in config.metadata.annotations else "metadata.name"
     namespace, target = config.metadata.namespace, target_name(config)
     owners = {
         other.metadata.name

@@ -33,6 +33,7 @@ from shared.manifests.meta import Json
 from shared.manifests.problem import FieldError, entry, invalid
 from shared.manifests.selector import is_empty, selector_errors
 from shared.net.ranges import IntervalSet, Network, parse_address, parse_range
+from shared.selection.precedence import rank_of
 
 CIDR_LABEL = f"{PREFIX}/ippool-cidr"
 OWNER_SUBNET_LABEL = f"{PREFIX}/owner-spider-subnet"
@@ -78,9 +79,8 @@ def merge_ranges(spec: Json, family: int, subnet: Network | None = None) -> None
 def _inherit(meta: Json, spec: Json, view: View) -> None:
     """Puts the pool under the subnet of its CIDR, if there is one; a pool without one is an orphan, which is allowed."""
     cidr = draft.text(spec, "subnet")
-    subnet = next(
-        (one for one in view.subnets() if one.spec.subnet == cidr and not one.metadata.terminating), None
-    )
+    found = [one for one in view.subnets() if one.spec.subnet == cidr and not one.metadata.terminating]
+    subnet = min(found, key=lambda one: rank_of(one.metadata), default=None)
     if subnet is None or not _own(meta, subnet):
         return
     draft.label(meta, OWNER_SUBNET_LABEL, subnet.metadata.name)
@@ -118,16 +118,26 @@ def create_errors(pool: SpiderIPPool, view: View) -> list[FieldError]:
     name = pool.metadata.name
     out = new_errors("IPPool", name, view.pool(name) is not None, pool.spec, view.settings)
     out += _cidr_overlaps(pool, view)
-    return out + _common_errors(pool, view)
+    return out + _common_errors(pool, None, view)
 
 
 def update_errors(pool: SpiderIPPool, old: SpiderIPPool, view: View) -> list[FieldError]:
+    """An overlap that was there before refuses nothing: how else could it be mended in steps, or the pool be disabled meanwhile?"""
     refused = terminating_errors(pool, "IPPool")
     if refused is not None:
         return refused
     out = changed_errors(pool.spec, old.spec, view.settings)
-    out += _common_errors(pool, view)
+    out += _common_errors(pool, old, view)
     return out + _in_use_errors(pool, old, view)
+
+
+def conflict_warnings(pool: SpiderIPPool, old: SpiderIPPool, view: View) -> list[FieldError]:
+    """Of a pool that is updated: the overlaps that stay."""
+    if pool.metadata.terminating:
+        return []
+    added = set(_range_overlaps(pool, old, view))
+    stay = [*_cidr_overlaps(pool, view), *_range_overlaps(pool, None, view)]
+    return [invalid(error.field, error.message, "Unknown") for error in stay if error not in added]
 
 
 def delete_errors(pool: SpiderIPPool, view: View) -> list[FieldError]:
@@ -155,9 +165,9 @@ def terminating_errors(pool: SpiderIPPool | SpiderSubnet, what: str) -> list[Fie
     return [invalid("metadata.deletionTimestamp", f"cannot update a terminating {what}", "Forbidden")]
 
 
-def _common_errors(pool: SpiderIPPool, view: View) -> list[FieldError]:
+def _common_errors(pool: SpiderIPPool, old: SpiderIPPool | None, view: View) -> list[FieldError]:
     out = spec_errors(pool.spec)
-    out += _range_overlaps(pool, view)
+    out += _range_overlaps(pool, old, view)
     out += _affinity_errors(pool)
     return out + _containment_errors(pool, view)
 
@@ -181,15 +191,18 @@ def _cidr_overlaps(pool: SpiderIPPool, view: View) -> list[FieldError]:
     ]
 
 
-def _range_overlaps(pool: SpiderIPPool, view: View) -> list[FieldError]:
-    """No address may be in two pools of one subnet."""
+def _range_overlaps(pool: SpiderIPPool, old: SpiderIPPool | None, view: View) -> list[FieldError]:
+    """No address may be in two pools of one subnet. With one that the stored pool excludes already, only addresses count that `old`
+    does not have."""
     mine, family = total(pool.spec), family_of(pool.spec)
     network = network_of(pool.spec.subnet)
+    rivals = view.rivals(pool.metadata.name) if old is not None else frozenset[str]()
+    added = mine.subtract(total(old.spec)) if old is not None else mine
     out: list[FieldError] = []
     for other in _others(pool, network, view) if network is not None else ():
-        both = (
-            mine.intersect(total(other.spec)) if network_of(other.spec.subnet) == network else IntervalSet()
-        )
+        if network_of(other.spec.subnet) != network:
+            continue
+        both = (added if other.metadata.name in rivals else mine).intersect(total(other.spec))
         if both:
             sentence = (
                 f"overlap with IPPool {other.metadata.name} in IP ranges {some(both, family)}, {JOINTLY}"

@@ -112,12 +112,10 @@ def _delete_errors(old: Object | None, view: View) -> list[FieldError]:
 def _findings(now: Object, old: Object | None, view: View) -> tuple[list[FieldError], list[FieldError]]:
     errors: list[FieldError] = []
     match now:
+        case SpiderIPPool() if isinstance(old, SpiderIPPool):
+            return pool.update_errors(now, old, view), pool.conflict_warnings(now, old, view)
         case SpiderIPPool():
-            errors = (
-                pool.update_errors(now, old, view)
-                if isinstance(old, SpiderIPPool)
-                else pool.create_errors(now, view)
-            )
+            errors = pool.create_errors(now, view)
         case SpiderSubnet():
             errors = (
                 subnet.update_errors(now, old, view)
@@ -131,12 +129,10 @@ def _findings(now: Object, old: Object | None, view: View) -> tuple[list[FieldEr
                 else reserved.create_errors(now, view)
             )
         case SpiderMultusConfig():
-            errors = (
-                multus.update_errors(now, old, view)
-                if isinstance(old, SpiderMultusConfig)
-                else multus.create_errors(now, view)
-            )
-            return errors, annotation_key.findings("SpiderMultusConfig", now.metadata.annotations)
+            warnings = annotation_key.findings("SpiderMultusConfig", now.metadata.annotations)
+            if isinstance(old, SpiderMultusConfig):
+                return multus.update_errors(now, old, view), warnings + multus.conflict_warnings(now, view)
+            return multus.create_errors(now, view), warnings
         case SpiderCoordinator():
             errors = coordinator.errors(now, view)
         case Pod():

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Protocol, cast
 
+from shared.admission.addressing import network_of
 from shared.admission.cluster import AdmissionCluster
-from shared.admission.network_index import NetworkIndex
 from shared.manifests import shape
 from shared.manifests.document import ObjectKey
 from shared.manifests.ipam import SpiderIPPool, SpiderSubnet
@@ -20,6 +20,7 @@ from shared.manifests.network import NetworkAttachmentDefinition, SpiderMultusCo
 from shared.manifests.problem import Invalid
 from shared.manifests.settings import CONFIG_MAP, Settings, settings_of
 from shared.manifests.workload import ConfigMap, Namespace
+from shared.net.network_index import NetworkIndex
 from shared.net.ranges import Network
 from shared.selection.cluster import Cluster
 
@@ -41,6 +42,10 @@ class View(Protocol):
 
     def pools_overlapping(self, network: Network) -> Iterable[SpiderIPPool]:
         """Those whose subnet shares an address with `network`."""
+        ...
+
+    def rivals(self, pool: str) -> frozenset[str]:
+        """The pools that a stored pool excludes as it is (precedence.py): they came in at one moment, or unjudged."""
         ...
 
     def subnets(self) -> Iterable[SpiderSubnet]: ...
@@ -114,8 +119,8 @@ class Objects:
             if not isinstance(value, Invalid):
                 self._typed[key.kind][key] = value
                 self.cluster.put(key, value)
-                if isinstance(value, SpiderIPPool):
-                    self._networks.add(key.name, value.spec.subnet)
+                if isinstance(value, SpiderIPPool) and (network := network_of(value.spec.subnet)) is not None:
+                    self._networks.add(key.name, network)
                 if key.kind == "ConfigMap" and key.name == CONFIG_MAP:
                     self._read_settings()
         return key
@@ -126,7 +131,8 @@ class Objects:
         typed = self._typed.get(key.kind, {}).pop(key, None)
         self.cluster.remove(key)
         if isinstance(typed, SpiderIPPool):
-            self._networks.discard(key.name, typed.spec.subnet)
+            if (network := network_of(typed.spec.subnet)) is not None:
+                self._networks.discard(key.name, network)
         elif isinstance(typed, ConfigMap):
             self._read_settings()
         return gone
@@ -162,6 +168,9 @@ class Objects:
     def pools_overlapping(self, network: Network) -> Iterable[SpiderIPPool]:
         found = (self.pool(name) for name in self._networks.overlapping(network))
         return [one for one in found if one is not None]
+
+    def rivals(self, pool: str) -> frozenset[str]:
+        return self.cluster.rivals(pool)
 
     def subnets(self) -> Iterable[SpiderSubnet]:
         return [one for one in self._typed["SpiderSubnet"].values() if isinstance(one, SpiderSubnet)]

@@ -18,7 +18,8 @@ from shared.net.ranges import IntervalSet, Network, parse_address, parse_cidr
 
 
 class PoolFact(msgspec.Struct, frozen=True, kw_only=True):
-    """A pool that can be read. `total` is ips − excludeIPs; what may be given is in the pool index."""
+    """A pool that can be read. `total` is ips − excludeIPs; what may be given is in the pool index. `created` is its
+    creationTimestamp."""
 
     name: str
     uid: str
@@ -28,6 +29,7 @@ class PoolFact(msgspec.Struct, frozen=True, kw_only=True):
     gateway: str
     spec: IPPoolSpec
     terminating: bool
+    created: str = ""
 
 
 class PodFact(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +73,9 @@ class Cluster(Protocol):
     def nodes(self) -> Mapping[str, Node]: ...
     @property
     def networks(self) -> Mapping[str, NetworkFact]: ...
+    def pool_before(self, name: str) -> str:
+        """The pool that excludes this one and goes before it (precedence.py), empty if there is none."""
+        ...
 
 
 def pool_fact(name: str, manifest: SpiderIPPool) -> PoolFact | None:
@@ -95,6 +100,7 @@ def pool_fact(name: str, manifest: SpiderIPPool) -> PoolFact | None:
         gateway=spec.gateway,
         spec=spec,
         terminating=manifest.metadata.terminating,
+        created=manifest.metadata.creation_timestamp,
     )
 
 

@@ -16,8 +16,10 @@ from shared.manifests import annotations as notes
 from shared.manifests import selector, wildcard
 from shared.manifests.networks import DEFAULT_NETWORK, NETWORKS, default_network, interface_of, networks
 from shared.manifests.problem import Invalid
+from shared.net.ranges import IntervalSet
 from shared.selection.cluster import Cluster, PodFact, PoolFact
 
+_RANGES_SHOWN_MAX = 4
 FAMILIES: tuple[Literal[4], Literal[6]] = (4, 6)
 
 
@@ -302,6 +304,8 @@ def _dropped(
         return "is disabled"
     if pool.family != family:
         return other_family(pool)
+    if before := facts.pool_before(pool.name):
+        return stands_back(pool, facts.pools[before])
     if node is None:
         return _dropped_for_pod(facts, pod, network, pool)
     if spec.node_name:
@@ -361,6 +365,18 @@ def pool_unknown(name: str) -> str:
 
 def other_family(pool: PoolFact) -> str:
     return f"is an IPv{pool.family} pool"
+
+
+def stands_back(pool: PoolFact, before: PoolFact) -> str:
+    """Why no address is given from a pool of two that exclude each other."""
+    both = pool.total.intersect(before.total) if pool.subnet == before.subnet else IntervalSet()
+    ranges = both.texts(pool.family)
+    more = f" and {len(ranges) - _RANGES_SHOWN_MAX} more" if len(ranges) > _RANGES_SHOWN_MAX else ""
+    what = f"in {' '.join(ranges[:_RANGES_SHOWN_MAX])}{more}" if both else f"of subnet {before.subnet}"
+    return (
+        f"overlaps with the older IPPool {before.name} {what}: no address is given from it until one of the two "
+        "is changed or deleted"
+    )
 
 
 def exhausted(want: Want, family: int, pools: tuple[PoolFact, ...]) -> Refusal:

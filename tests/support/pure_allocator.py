@@ -49,8 +49,12 @@ def manifest(kind: str, name: str, spec: Mapping[str, object], **metadata: objec
     return f"apiVersion: {api_version}\nkind: {kind}\nmetadata: {meta}\nspec: {json.dumps(spec)}\n"
 
 
-def pool(name: str, subnet: str, *ips: str, terminating: bool = False, **spec: object) -> str:
+def pool(
+    name: str, subnet: str, *ips: str, terminating: bool = False, created: str = "", **spec: object
+) -> str:
+    """`created` is a creationTimestamp, as a folder's pools have none."""
     meta: dict[str, object] = {"deletionTimestamp": "2026-01-01T00:00:00Z"} if terminating else {}
+    meta |= {"creationTimestamp": created} if created else {}
     return manifest("SpiderIPPool", name, {"subnet": subnet, "ips": list(ips), **spec}, **meta)
 
 

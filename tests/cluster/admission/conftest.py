@@ -46,7 +46,8 @@ class Cluster:
         self._kubeconfig = directory / "webhook.kubeconfig"
 
     def install(self) -> None:
-        self.server.kubectl("apply", "--server-side", "-k", str(HERE / "crds"))
+        for place in (HERE / "crds", HERE / "crds" / "multus"):
+            self.server.kubectl("apply", "--server-side", "-k", str(place))
         self.server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
         self.client.create("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
         self.apply(*default_access())

@@ -8,7 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.cluster.admission.conftest import NAMESPACE, OURS, Cluster, Json, eventually, pod, pool
+from tests.cluster.admission.conftest import (
+    NAMESPACE,
+    OURS,
+    REGISTRATION,
+    Cluster,
+    Json,
+    eventually,
+    pod,
+    pool,
+)
 from tests.support.kube_client import ApiError
 
 IPPOOL = "ipam.spidernet.io__ippool"
@@ -24,6 +33,26 @@ def test_the_authority_is_in_a_secret_and_every_entry_trusts_it(cluster: Cluster
         entries = cluster.configuration(kind)["webhooks"]
         assert {entry["clientConfig"]["caBundle"] for entry in entries} == {secret["data"]["ca.crt"]}
     assert base64.b64decode(secret["data"]["ca.crt"]).startswith(b"-----BEGIN CERTIFICATE-----")
+
+
+def test_what_somebody_else_writes_over_the_authority_is_put_right_at_once(cluster: Cluster) -> None:
+    for kind in ("validating", "mutating"):
+        path = f"{REGISTRATION}/{kind}webhookconfigurations/orbweaver"
+        before = cluster.client.get(path)
+        for entry in before["webhooks"]:
+            entry["clientConfig"].pop("caBundle")
+        cluster.client.replace(path, before)
+
+        def whole(kind: str = kind) -> bool:
+            entries = cluster.configuration(kind)["webhooks"]
+            return all(entry["clientConfig"].get("caBundle") for entry in entries)
+
+        eventually(whole, "it is trusted again", within_s=10.0)
+    eventually(
+        lambda: "created" in cluster.told(pool("trusted", "10.252.0.0/24"), dry_run=True),
+        "pools are judged",
+        within_s=10.0,
+    )
 
 
 def test_a_pool_gets_its_defaults(cluster: Cluster) -> None:

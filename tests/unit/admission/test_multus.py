@@ -305,3 +305,15 @@ def test_the_name_of_the_definition_stays() -> None:
 
 def test_deletion_is_free() -> None:
     assert delete(multus()).valid
+
+
+def test_two_of_one_name_can_be_changed_and_each_is_warned_of_the_other() -> None:
+    """They came in at one moment: that one of them has no effect is told, and how it looks meanwhile is the user's."""
+    marks = {"multus.spidernet.io/cr-name": "net"}
+    one = multus("one", annotations=marks, cniType="macvlan", macvlan={"master": ["eth1"]})
+    other = multus("other", annotations=marks, cniType="macvlan", macvlan={"master": ["eth1"]})
+    changed = multus("other", annotations=marks, cniType="macvlan", macvlan={"master": ["eth2"]})
+    verdict = update(other, changed, one)
+    assert verdict.valid
+    assert "x/net already exists and is managed by SpiderMultusConfig x/one." in verdict.warnings[0].message
+    assert not create(other, one).valid

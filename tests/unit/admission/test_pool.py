@@ -387,3 +387,26 @@ def test_d00006_a_thousand_pools_are_judged_quickly() -> None:
         assert validate("CREATE", raw, None, view).valid
         view.put(raw)
     assert time.perf_counter() - start < 2.0
+
+
+def test_pools_that_exclude_each_other_can_be_mended_in_steps() -> None:
+    """Two came in at one moment: each may be changed in any way that makes it no worse."""
+    one, other = pool("a", ips=["10.6.0.10-10.6.0.20"]), pool("b", ips=["10.6.0.15-10.6.0.30"])
+    verdict = update(other, pool("b", ips=["10.6.0.15-10.6.0.30"], disable=True), one)
+    assert verdict.valid
+    assert [w.message for w in verdict.warnings] == [
+        "overlap with IPPool a in IP ranges [10.6.0.15-10.6.0.20], total IP addresses are jointly determined by "
+        "'spec.ips' and 'spec.excludeIPs'"
+    ]
+    fewer = update(other, pool("b", ips=["10.6.0.18-10.6.0.30"]), one)
+    assert fewer.valid and "[10.6.0.18-10.6.0.20]" in fewer.warnings[0].message
+    assert not update(other, pool("b", ips=["10.6.0.21-10.6.0.30"]), one).warnings
+    worse = update(other, pool("b", ips=["10.6.0.14-10.6.0.30"]), one)
+    assert not worse.valid and "in IP ranges [10.6.0.14]," in said(worse)
+
+
+def test_a_change_may_not_bring_pools_to_exclude_each_other() -> None:
+    one, other = pool("a", ips=["10.6.0.10-10.6.0.20"]), pool("b", ips=["10.6.0.21-10.6.0.30"])
+    assert "overlap with IPPool a in IP ranges [10.6.0.20]" in said(
+        update(other, pool("b", ips=["10.6.0.20-10.6.0.30"]), one)
+    )

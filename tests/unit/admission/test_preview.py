@@ -47,6 +47,8 @@ def explained(
         ({IPPOOL: {"ipv4": ["later"]}}, ()),
         ({IPPOOL: {"ipv4": ["v4"]}}, (pool("v4", "10.6.0.0/24", "10.6.0.10", disable=True),)),
         ({IPPOOL: {"ipv4": ["v4"]}}, (pool("v4", "10.6.0.0/24", "10.6.0.10", terminating=True),)),
+        ({IPPOOL: {"ipv4": ["v4"]}}, (pool("a", "10.6.0.0/24", "10.6.0.10"), V4)),
+        ({IPPOOL: {"ipv4": ["v4"]}}, (pool("a", "10.6.0.0/16"), V4)),
         ({IPPOOL: {"ipv4": ["v4"]}}, (pool("v4", "10.6.0.0/24", "10.6.0.10", namespaceName=["other"]),)),
         (
             {IPPOOL: {"ipv4": ["v4"]}},

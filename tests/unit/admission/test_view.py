@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 
-from shared.admission.network_index import NetworkIndex
 from shared.admission.view import Objects, key_of
 from shared.manifests.document import ObjectKey
+from shared.net.network_index import NetworkIndex
 from shared.net.ranges import Network, parse_cidr
 from tests.unit.admission.objects import conf, multus, pool
 
@@ -24,9 +24,9 @@ def test_overlapping_networks_against_a_scan() -> None:
         network = Network(family, address >> shift << shift, length)
         name = f"n{chance.randint(0, 60)}"
         if name in held:
-            index.discard(name, str(held.pop(name)))
+            index.discard(name, held.pop(name))
         if chance.random() < 0.8:
-            index.add(name, str(network))
+            index.add(name, network)
             held[name] = network
         wanted = sorted(name for name, one in held.items() if one.overlaps(network))
         assert sorted(index.overlapping(network)) == wanted, i

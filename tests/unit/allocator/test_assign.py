@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.pure_allocator import World, addresses, pod, pool, reserved, settings
+from tests.support.pure_allocator import World, addresses, network, pod, pool, reserved, settings
 
 
 @pytest.mark.parametrize(
@@ -201,14 +201,46 @@ def test_addresses_of_a_pool_outside_its_subnet_are_never_given() -> None:
 
 
 def test_an_address_in_two_pools_is_given_once() -> None:
-    world = World(
-        pool("a", "10.1.0.0/24", "10.1.0.10"),
-        pool("b", "10.1.0.0/16", "10.1.0.10-10.1.0.11"),
-        *(pod(f"shop/w{i}") for i in range(3)),
+    """Pools that admission would not have let in beside each other: the older counts, and what the younger gave before stays."""
+    older = pool("a", "10.1.0.0/24", "10.1.0.10-10.1.0.11", created="2026-01-01T00:00:00Z")
+    younger = pool("b", "10.1.0.0/16", "10.1.0.10-10.1.0.12", created="2026-01-01T00:00:01Z")
+    world = World(younger, *(pod(f"shop/w{i}") for i in range(4)))
+    assert addresses(world.add("shop/w0", ipv4=["b"])) == ["10.1.0.10"]
+    world.apply(older)
+    said = world.refused("shop/w1", ipv4=["b"])
+    assert said.error == "no_pool"
+    assert (
+        "b overlaps with the older IPPool a of subnet 10.1.0.0/24: no address is given from it"
+        in said.message
     )
+    assert addresses(world.add("shop/w0", ipv4=["b"])) == ["10.1.0.10"], "who has one keeps it"
+    assert addresses(world.add("shop/w1", ipv4=["a", "b"])) == ["10.1.0.11"], "not the one that is held"
+    assert world.refused("shop/w2", ipv4=["a"]).error == "pool_exhausted"
+    world.delete("SpiderIPPool", "a")
+    assert addresses(world.add("shop/w2", ipv4=["b"])) == ["10.1.0.12"], "the conflict is over"
+
+
+def test_a_pool_that_is_being_deleted_stands_in_nobodys_way() -> None:
+    older = {"subnet": "10.1.0.0/24", "created": "2026-01-01T00:00:00Z"}
+    younger = pool("b", "10.1.0.0/24", "10.1.0.10-10.1.0.12", created="2026-01-01T00:00:01Z")
+    world = World(pool("a", older["subnet"], "10.1.0.10-10.1.0.11", created=older["created"]), younger)
+    world.apply(pod("shop/w0"), pod("shop/w1"))
     assert addresses(world.add("shop/w0", ipv4=["a"])) == ["10.1.0.10"]
+    said = world.refused("shop/w1", ipv4=["b"]).message
+    assert "b overlaps with the older IPPool a in 10.1.0.10-10.1.0.11: no address is given from it" in said
+    leaving = pool("a", older["subnet"], "10.1.0.10-10.1.0.11", created=older["created"], terminating=True)
+    world.apply(leaving)
     assert addresses(world.add("shop/w1", ipv4=["b"])) == ["10.1.0.11"]
-    assert world.refused("shop/w2", ipv4=["a", "b"]).error == "pool_exhausted"
+
+
+def test_of_two_networks_of_one_name_the_older_counts() -> None:
+    world = World(pool("a", "10.1.0.0/24", "10.1.0.10"), pool("b", "10.2.0.0/24", "10.2.0.10"))
+    world.apply(network("x/two", ipv4=["b"], renamed="net"), network("x/one", ipv4=["a"], renamed="net"))
+    assert world.facts.networks["x/net"].ipv4 == ("a",), "of one age, the lower name"
+    world.delete("SpiderMultusConfig", "one", "x")
+    assert world.facts.networks["x/net"].ipv4 == ("b",)
+    world.delete("SpiderMultusConfig", "two", "x")
+    assert "x/net" not in world.facts.networks
 
 
 def test_a_pool_that_is_made_anew_remembers_what_is_held() -> None:

@@ -1,4 +1,4 @@
-"""Names by CIDR: which subnets share an address with this one?
+"""Names by network: which share an address with this one?
 
 Owns the look-up, so that a new object is compared with few others. Must not know what is named.
 """
@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 
-from shared.admission.addressing import network_of
 from shared.net.ranges import WIDTH_BITS, Network
 
 
 class NetworkIndex:
-    """Names by CIDR. A look-up costs one step a prefix length above, and one a network below."""
+    """Names by network. A look-up costs one step a prefix length above, and one a network below."""
 
     __slots__ = ("_members", "_sorted")
 
@@ -26,18 +25,14 @@ class NetworkIndex:
         out._sorted = list(self._sorted)
         return out
 
-    def add(self, name: str, cidr: str) -> None:
-        """A text that is no CIDR is left out: it overlaps nothing."""
-        network = network_of(cidr)
-        if network is not None:
-            key = (network.family, network.first, network.prefix_len)
-            if key not in self._members:
-                insort(self._sorted, key)
-            self._members.setdefault(key, {})[name] = None
+    def add(self, name: str, network: Network) -> None:
+        key = (network.family, network.first, network.prefix_len)
+        if key not in self._members:
+            insort(self._sorted, key)
+        self._members.setdefault(key, {})[name] = None
 
-    def discard(self, name: str, cidr: str) -> None:
-        network = network_of(cidr)
-        key = (network.family, network.first, network.prefix_len) if network is not None else (0, 0, 0)
+    def discard(self, name: str, network: Network) -> None:
+        key = (network.family, network.first, network.prefix_len)
         names = self._members.get(key)
         if names is not None:
             names.pop(name, None)
