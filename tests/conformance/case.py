@@ -35,7 +35,7 @@ def cases_of(run: str) -> list[Case]:
 
 
 _S, _K, _B = frozenset({SERVICES}), frozenset({CLUSTER}), frozenset({SERVICES, CLUSTER})
-_LATER = "needs subnets and automatic pools, which come later"
+_LATER = "needs automatic pools, which come later"
 _PATH = "needs a part of the data path that comes later"
 
 
@@ -135,7 +135,11 @@ _ALL = [
                 "60 pools created and deleted at once: all are there, then gone; the time is told",
             ),
             ("D00007", _K, "a pool is created, read, changed and deleted; its total follows"),
-            ("D00008", _LATER, "a pool inherits gateway and routes of its subnet"),
+            (
+                "D00008",
+                _S,
+                "a pool inherits gateway and routes of its SpiderSubnet where it has none of its own",
+            ),
             ("D00009", _S, "multusName of the interface's network: the pool serves it"),
             ("D00010", _S, "multusName of another network: the pod does not start"),
             ("D00011", _S, "nodeName lists the pod's node: the pool serves it"),
@@ -155,7 +159,11 @@ _ALL = [
         "metric",
         [
             ("K00001", _B, "the documented series of agent and controller are served, and move"),
-            ("K00002", "needs an RDMA device", "rdma_* series of RDMA devices"),
+            (
+                "K00002",
+                "the counters of RDMA devices come later, and no kernel here has such a device",
+                "rdma_* series of RDMA devices",
+            ),
         ],
     ),
     *_area(
@@ -209,7 +217,7 @@ _ALL = [
             ("S00001", _B, "a reserved address is never given; once free, the pod runs"),
             ("S00002", _S, "an excluded address is never given"),
             ("S00003", _B, "excluding an address in use is refused"),
-            ("S00004", _LATER, "exclusions of pools under a subnet"),
+            ("S00004", _S, "exclusions of a pool under a SpiderSubnet: the total is right, none is given"),
         ],
     ),
     *_area(
@@ -239,27 +247,35 @@ _ALL = [
     *_area(
         "spidermultus",
         [
-            ("M00001", _K, "macvlan: a net-attach-def of macvlan and coordinator, owned by its source"),
-            ("M00002", _K, "ipvlan: a net-attach-def of ipvlan and coordinator, owned by its source"),
-            ("M00003", _K, "sriov: a net-attach-def with the resource's name as annotation"),
-            ("M00004", _K, "custom: its text copied as it is"),
+            ("M00001", _B, "macvlan: a net-attach-def of macvlan and coordinator, owned by its source"),
+            ("M00002", _B, "ipvlan: a net-attach-def of ipvlan and coordinator, owned by its source"),
+            ("M00003", _B, "sriov: a net-attach-def with the resource's name as annotation"),
+            ("M00004", _B, "custom: its text copied as it is"),
             ("M00005", _B, "custom with invalid JSON: refused"),
-            ("M00006", _K, "two masters, bond and VLAN: ifacer first, the master is <bond>.<vlan>"),
+            ("M00006", _B, "two masters, bond and VLAN: ifacer first, the master is <bond>.<vlan>"),
             ("M00007", _K, "a net-attach-def deleted by hand comes back"),
             ("M00008", _K, "the source deleted: the net-attach-def goes"),
-            ("M00009", _K, "a second master and a bond: rendered again"),
-            ("M00010", _K, "cr-name gives the net-attach-def's name"),
+            ("M00009", _B, "a second master and a bond: rendered again"),
+            ("M00010", _B, "cr-name gives the net-attach-def's name"),
             ("M00011", _B, "cr-names that clash: refused"),
-            ("M00012", _K, "cni-version is in the rendered configuration"),
+            ("M00012", _B, "cni-version is in the rendered configuration"),
             ("M00013", _B, "an unsupported cni-version: refused"),
             ("M00014", _K, "an unowned net-attach-def of the name is taken over"),
             ("M00015", _B, "cniType and block disagree: refused"),
             ("M00016", _B, "vlanID -1 or 4095: refused"),
-            ("M00017", _K, "disableIPAM: no ipam"),
-            ("M00019", _K, "an empty spec: accepted, a net-attach-def without configuration"),
+            ("M00017", _B, "disableIPAM: no ipam"),
+            ("M00019", _B, "an empty spec: accepted, a net-attach-def without configuration"),
             ("M00020", _B, "cr-name empty or longer than 253: refused"),
-            ("M00021", _B, "chainCNIJsonData: what is no plugin is refused; a tuning plugin is rendered"),
-            ("M00022", _K, "podRPFilter in the coordinator's block, or none: accepted, two plugins"),
+            (
+                "M00021",
+                _B,
+                "chainCNIJsonData: what is no plugin is refused; a tuning plugin is rendered, and its sysctl is in the pod",
+            ),
+            (
+                "M00022",
+                _B,
+                "podRPFilter and hostRPFilter in the coordinator's block, or none: accepted, two plugins",
+            ),
             ("M00023", _B, "podRPFilter 4: refused"),
             ("M00024", _B, "podMACPrefix: 9e:10 accepted, multicast refused"),
             ("M00025", _B, "cr-name that is no DNS-1123 name: refused"),
@@ -271,12 +287,16 @@ _ALL = [
             ("M00031", _B, "network-resource-inject with resource and pools: accepted"),
             ("M00032", _B, "network-resource-inject without pools: refused"),
             ("M00033", _B, "macvlan mtu: negative refused, positive rendered and on the interface"),
-            ("M00034", _B, "ipvlan mtu: negative refused, positive rendered"),
+            (
+                "M00034",
+                _B,
+                "ipvlan mtu: negative refused, positive rendered (on an interface: later, by ipvlan)",
+            ),
             ("M00035", _B, "sriov mtu: negative refused, positive rendered as a tuning plugin"),
             ("M00036", _S, "networks as compact JSON: both interfaces have addresses"),
             ("M00037", _S, "networks as pretty-printed JSON: both interfaces have addresses"),
-            ("M00038", _K, "vlan type with a vlanID: rendered as vlanId"),
-            ("M00039", _K, "vlanMode auto: rendered without vlanId"),
+            ("M00038", _B, "vlan type with a vlanID: rendered as vlanId"),
+            ("M00039", _B, "vlanMode auto: rendered without vlanId"),
             ("M00040", _B, "vlanMode auto with a vlanID: refused"),
         ],
     ),

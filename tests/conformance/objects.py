@@ -20,6 +20,10 @@ _HASH = "5d78c9869d"
 _MINUTE = "28350000"
 
 
+def _uid(name: str) -> str:
+    return f"{name[:40]}-{secrets.token_hex(6)}"
+
+
 def native(**changes: Any) -> Json:
     """The configuration of the node's only plugin, without pools of its own; it attaches all networks of a pod."""
     return {
@@ -106,7 +110,7 @@ def pod(
     metadata: Json = {
         "name": name,
         "namespace": namespace,
-        "uid": f"{name}-{secrets.token_hex(6)}",
+        "uid": _uid(name),
         "labels": dict(labels or {}),
         "annotations": annotations,
     }
@@ -138,7 +142,7 @@ def owned(kind: str, name: str, namespace: str, **spec: Any) -> Json:
     return {
         "apiVersion": "batch/v1" if kind in ("Job", "CronJob") else "apps/v1",
         "kind": kind,
-        "metadata": {"name": name, "namespace": namespace, "uid": f"{name}-{secrets.token_hex(6)}"},
+        "metadata": {"name": name, "namespace": namespace, "uid": _uid(name)},
         "spec": spec,
     }
 
@@ -150,7 +154,7 @@ def stateful_set(name: str, namespace: str, replicas: int, **spec: Any) -> Json:
 def again(manifest: Json, **ipam: Any) -> Json:
     """The pod of the same name that a controller makes after this one: a new UID, and other annotations where given."""
     other = copy.deepcopy(manifest)
-    other["metadata"]["uid"] = f"{other['metadata']['name']}-{secrets.token_hex(6)}"
+    other["metadata"]["uid"] = _uid(other["metadata"]["name"])
     for key, value in ipam.items():
         text = value if isinstance(value, str) else json.dumps(value)
         other["metadata"]["annotations"][f"ipam.spidernet.io/{key.replace('_', '-')}"] = text

@@ -36,7 +36,7 @@ def injected(url: str, ca_file: str, pod: Json) -> Json:
     with urllib.request.urlopen(request, timeout=10, context=trust) as answer:
         response = json.loads(answer.read())["response"]
     assert response["allowed"], response
-    operations = json.loads(base64.b64decode(response["patch"])) if "patch" in response else []
+    operations: list[Json] = json.loads(base64.b64decode(response["patch"])) if "patch" in response else []
     return _patched(pod, operations)
 
 
@@ -47,17 +47,17 @@ def _patched(document: Json, operations: list[Json]) -> Json:
         *parents, last = (
             part.replace("~1", "/").replace("~0", "~") for part in operation["path"].split("/")[1:]
         )
-        place: Any = found
+        place: Json | list[Any] = found
         for part in parents:
-            place = place[int(part)] if isinstance(place, list) else place[part]
-        if isinstance(place, list):
-            assert operation["op"] == "replace" or last == "-", operation
-            if last == "-":
-                place.append(operation["value"])
+            place = place[part] if isinstance(place, dict) else place[int(part)]
+        if isinstance(place, dict):
+            if operation["op"] == "remove":
+                del place[last]
             else:
-                place[int(last)] = operation["value"]
-        elif operation["op"] == "remove":
-            del place[last]
+                place[last] = operation["value"]
+        elif last == "-":
+            place.append(operation["value"])
         else:
-            place[last] = operation["value"]
+            assert operation["op"] == "replace", operation
+            place[int(last)] = operation["value"]
     return found

@@ -11,7 +11,7 @@ import io
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from tests.conformance.objects import NODES, Json, native, node
 from tests.conformance.review import injected
 
 _WAIT_S = 30.0
+_PLUGINS = Path("/usr/lib/cni")
+"""Those of containernetworking."""
 
 
 class NotStarted(Exception):
@@ -70,6 +72,10 @@ class Running:
         with demo_netns.entered(self.netns):
             return int(json.loads(demo_netns.run("ip", "-j", "link", "show", "dev", ifname))[0]["mtu"])
 
+    def sysctl(self, key: str) -> str:
+        with demo_netns.entered(self.netns):
+            return demo_netns.run("cat", f"/proc/sys/{key.replace('.', '/')}").strip()
+
 
 def until(condition: Callable[[], bool], what: str, timeout_s: float = _WAIT_S) -> None:
     deadline = time.monotonic() + timeout_s
@@ -92,7 +98,7 @@ class World:
 
     @staticmethod
     @contextlib.contextmanager
-    def up(place: Place) -> Iterator[World]:
+    def up(place: Place) -> Generator[World]:
         with place.held(lambda: None):
             nodes = {name: place.netns(name) for name in NODES}
             demo_netns.build_switch(
@@ -119,7 +125,7 @@ class World:
         """Creates or replaces objects; they are in force on return. Raises Refused with what admission complains of."""
         for manifest in objects:
             _, name, namespace = key = _key(manifest)
-            file = self.system.manifests / f"{manifest['kind'].lower()}-{namespace}-{name}.json"
+            file = self.system.manifests / f"{manifest['kind'].lower()}-{namespace}-{name[:150]}.json"
             file.write_text(json.dumps(manifest))
             self._files[key] = file
         self._sync()
@@ -225,21 +231,40 @@ class World:
         demo_netns.remove(running.netns)
 
     def _call(self, command: str, running: Running, ifname: str) -> demo_exec.Answer:
+        """A list of plugins as libcni calls it: each is told what the one before answered, and DEL goes backwards."""
+        whole = running.configurations[ifname]
+        shim = self._shims[running.manifest["spec"]["nodeName"]]
+        if "plugins" not in whole:
+            return self._exec(command, running, ifname, shim, whole)
+        answer: demo_exec.Answer | None = None
+        before: Json = {}
+        for plugin in whole["plugins"] if command == "ADD" else reversed(whole["plugins"]):
+            own = {"cniVersion": whole["cniVersion"], "name": whole["name"]} | plugin | before
+            answer = self._exec(command, running, ifname, _PLUGINS / plugin["type"], own)
+            if not answer.ok:
+                break
+            before = {"prevResult": answer.result()} if command == "ADD" else {}
+        assert answer is not None
+        return answer
+
+    def _exec(
+        self, command: str, running: Running, ifname: str, plugin: Path, configuration: Json
+    ) -> demo_exec.Answer:
         metadata = running.manifest["metadata"]
         node = running.manifest["spec"]["nodeName"]
-        shim = self._shims[node]
         environment = demo_exec.environment(
             command,
             container_id=running.container_id,
             netns=str(running.netns),
             ifname=ifname,
-            cni_path=str(shim.parent),
+            cni_path=f"{self._shims[node].parent}:{_PLUGINS}",
             arguments=demo_exec.pod_arguments(
                 metadata["namespace"], metadata["name"], metadata["uid"], running.container_id
             ),
         )
-        body = json.dumps(running.configurations[ifname]).encode()
-        return demo_exec.call(shim, environment, body, netns=self._nodes[node])
+        return demo_exec.call(
+            plugin, environment, json.dumps(configuration).encode(), netns=self._nodes[node]
+        )
 
     # What the system shows
 

@@ -5,6 +5,8 @@ Owns the numbering. Must not know any case.
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.conformance.objects import Json, native, pool
 from tests.conformance.world import Running
 
@@ -15,16 +17,16 @@ EACH = {"eth0": ALONE, "net1": BY_NAME}
 """One ADD for each interface, as Multus calls."""
 
 
-def net(number: int, name: str = "", **spec: object) -> Json:
-    """IPv4 pool `p<number>` of 172.20.<number>.0/24 with ten addresses."""
-    ips = [f"172.20.{number}.10-172.20.{number}.19"]
-    return pool(name or f"p{number}", f"172.20.{number}.0/24", ips, **spec)
+def net(number: int, name: str = "", **spec: Any) -> Json:
+    """IPv4 pool `p<number>` of 172.20.<number>.0/24 with ten addresses unless `spec` says otherwise."""
+    whole = {"ips": [f"172.20.{number}.10-172.20.{number}.19"]} | spec
+    return pool(name or f"p{number}", f"172.20.{number}.0/24", **whole)
 
 
-def net6(number: int, name: str = "", **spec: object) -> Json:
+def net6(number: int, name: str = "", **spec: Any) -> Json:
     """IPv6 pool `q<number>` of fd00:20:<number>::/64 with ten addresses."""
-    ips = [f"fd00:20:{number}::10-fd00:20:{number}::19"]
-    return pool(name or f"q{number}", f"fd00:20:{number}::/64", ips, **spec)
+    whole = {"ips": [f"fd00:20:{number}::10-fd00:20:{number}::19"]} | spec
+    return pool(name or f"q{number}", f"fd00:20:{number}::/64", **whole)
 
 
 def of(address: str) -> int:

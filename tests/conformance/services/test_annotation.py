@@ -20,40 +20,38 @@ from tests.conformance.services.conftest import SHOP
 from tests.conformance.services.numbered import drawn, item, net, net6, of
 from tests.conformance.world import World, until
 
+_WRONG: list[Json] = [
+    {"ippool": {"ipv4": ["no-such-pool"]}},
+    {"ippool": {"ipv4": ["p1", "no-such-pool"]}},
+    {"ippool": {"ipv4": ["p1"], "ipv6": ["no-such-pool"]}},
+    {"ippool": {"ipv4": ["no-such-*"]}},
+    {"ippool": {"ipv4": ["p[]1"]}},
+    {"ippool": {"ipv6": ["p1"]}},
+    {"ippool": {"ipv4": ["p1", "p1"]}},
+    {"ippool": {"ipv4": "p1"}},
+    {"ippool": {"ipv5": ["p1"]}},
+    {"ippool": {}},
+    {"ippool": ["p1"]},
+    {"ippool": ""},
+    {"ippool": "p1"},
+    {"ippool": "null"},
+    {"ippool": '{"ipv4": ["p1"'},
+    {"ippool": '{"ipv4": ["p1"],}'},
+    {"ippools": [{"interface": "eth0", "ipv4": ["no-such-pool"]}]},
+    {"ippools": [{"ipv4": ["no-such-pool"]}]},
+    {"ippools": [{"interface": "eth0", "ipv5": ["p1"]}]},
+    {"ippools": [{"interface": "eth0"}]},
+    {"ippools": [{}]},
+    {"ippools": []},
+    {"ippools": {"interface": "eth0", "ipv4": ["p1"]}},
+    {"ippools": [{"interface": "eth0", "ipv4": ["p1"], "cleangateway": "true"}]},
+    {"ippools": "[{"},
+    {"ippools": [], "ippool": {"ipv4": ["p1"]}},
+]
+
 
 @case("A00003")
-@pytest.mark.parametrize(
-    "annotations",
-    [
-        {"ippool": {"ipv4": ["no-such-pool"]}},
-        {"ippool": {"ipv4": ["p1", "no-such-pool"]}},
-        {"ippool": {"ipv4": ["p1"], "ipv6": ["no-such-pool"]}},
-        {"ippool": {"ipv4": ["no-such-*"]}},
-        {"ippool": {"ipv4": ["p[]1"]}},
-        {"ippool": {"ipv6": ["p1"]}},
-        {"ippool": {"ipv4": ["p1", "p1"]}},
-        {"ippool": {"ipv4": "p1"}},
-        {"ippool": {"ipv5": ["p1"]}},
-        {"ippool": {}},
-        {"ippool": ["p1"]},
-        {"ippool": ""},
-        {"ippool": "p1"},
-        {"ippool": "null"},
-        {"ippool": '{"ipv4": ["p1"'},
-        {"ippool": '{"ipv4": ["p1"],}'},
-        {"ippools": [{"interface": "eth0", "ipv4": ["no-such-pool"]}]},
-        {"ippools": [{"ipv4": ["no-such-pool"]}]},
-        {"ippools": [{"interface": "eth0", "ipv5": ["p1"]}]},
-        {"ippools": [{"interface": "eth0"}]},
-        {"ippools": [{}]},
-        {"ippools": []},
-        {"ippools": {"interface": "eth0", "ipv4": ["p1"]}},
-        {"ippools": [{"interface": "eth0", "ipv4": ["p1"], "cleangateway": "true"}]},
-        {"ippools": "[{"},
-        {"ippools": [], "ippool": {"ipv4": ["p1"]}},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("annotations", _WRONG, ids=str)
 def test_wrong_annotations(world: World, annotations: Json) -> None:
     """Although the cluster has a default pool: what the annotation says is used alone."""
     world.apply(net(1), net(8, default=True))

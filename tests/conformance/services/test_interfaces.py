@@ -119,7 +119,7 @@ def test_no_pool_is_drained_by_retries(
         ),
         network("extra", ipv4=["p2"]),
     )
-    marks = {"ippools": [item("eth0", 1), item("net1", 2)]} if annotated else {}
+    marks: Json = {"ippools": [item("eth0", 1), item("net1", 2)]} if annotated else {}
     if not annotated:
         own = native(ippools={"ipv4": ["p1"]})
         configurations = (

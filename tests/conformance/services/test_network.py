@@ -5,166 +5,208 @@ from __future__ import annotations
 import pytest
 
 from tests.conformance.case import case
-from tests.conformance.objects import GROUP, Json, native, pod, pool, settings
+from tests.conformance.objects import Json, namespace
 from tests.conformance.services.conftest import SHOP
+from tests.conformance.services.smc import (
+    BOND,
+    NAME,
+    NETWORK,
+    POOLS,
+    RDMA,
+    VERSION,
+    VF,
+    block,
+    coordinated,
+    made,
+    of,
+)
 from tests.conformance.world import Refused, World
 
-NAME, VERSION = "multus.spidernet.io/cr-name", "multus.spidernet.io/cni-version"
-RDMA, NETWORK = "cni.spidernet.io/rdma-resource-inject", "cni.spidernet.io/network-resource-inject"
-POOLS = {"ippools": {"ipv4": ["ours"]}}
+TUNING = '{"type": "tuning"}'
+RESOURCE: Json = {"rdmaResourceName": "example.com/rdma"}
 
 
-def made(
-    annotations: dict[str, str] | None = None,
-    *,
-    cni_type: str = "macvlan",
-    name: str = "made",
-    **spec: object,
-) -> Json:
-    """One parent in the block of its type unless `spec` brings a block; without coordinator."""
-    blocks = {"macvlan", "ipvlan", "sriov", "ovs", "vlan", "ibsriov", "ipoib", "customCNI"}
-    own: Json = {} if blocks & set(spec) else {cni_type: {"master": ["eth1"]}}
-    return {
-        "apiVersion": GROUP,
-        "kind": "SpiderMultusConfig",
-        "metadata": {"name": name, "namespace": SHOP, "annotations": annotations or {}},
-        "spec": {"cniType": cni_type, "enableCoordinator": False} | own | spec,
-    }
-
-
-def block(**more: object) -> Json:
-    return {"master": ["eth1"]} | more
-
-
-def refused(*marks: str, text: str, network: Json) -> list[object]:
-    return [pytest.param(network, text, marks=case(mark)) for mark in marks]
+def each(mark: str, text: str, *networks: Json) -> list[object]:
+    return [
+        pytest.param(network, text, marks=case(mark), id=f"{mark}-{number}")
+        for number, network in enumerate(networks)
+    ]
 
 
 @pytest.mark.parametrize(
     ("network", "text"),
     [
-        *refused("M00005", text="customCNI", network=made(cni_type="custom", customCNI="{not json")),
-        *refused("M00013", text="cni-version", network=made({VERSION: "9.9.9"})),
-        *refused("M00015", text="macvlan|ipvlan", network=made(cni_type="macvlan", ipvlan=block())),
-        *refused("M00016", text="vlanID", network=made(macvlan=block(vlanID=-1))),
-        *refused("M00016", text="vlanID", network=made(macvlan=block(vlanID=4095))),
-        *refused("M00020", text="cr-name", network=made({NAME: ""})),
-        *refused("M00020", text="cr-name", network=made({NAME: "a" * 254})),
-        *refused("M00021", text="chainCNIJsonData", network=made(chainCNIJsonData=["{not json"])),
-        *refused("M00021", text="chainCNIJsonData", network=made(chainCNIJsonData=['{"mtu": 1}'])),
-        *refused("M00021", text="chainCNIJsonData", network=made(chainCNIJsonData=['[{"type": "tuning"}]'])),
-        *refused(
-            "M00023", text="podRPFilter", network=made(enableCoordinator=True, coordinator={"podRPFilter": 4})
+        *each(
+            *("M00005", "customCNI"),
+            *(made("custom", customCNI=text) for text in ("{not json", "bridge", '{"type": "x"', "{'type': 'x'}", " ", "{},")),
         ),
-        *refused(
-            "M00024",
-            text="podMACPrefix",
-            network=made(enableCoordinator=True, coordinator={"podMACPrefix": "01:10"}),
+        *each("M00013", "unsupported CNI version", *(made(annotations={VERSION: one}) for one in ("9.9.9", "1.1.0", "0.2.0", "0.3", "v0.3.1", "", "1"))),
+        *each(
+            *("M00015", "only supports|specified"),
+            made("macvlan", ipvlan=block()),
+            made("macvlan", macvlan=block(), ipvlan=block()),
+            made("ipvlan", macvlan=block()),
+            made("vlan", macvlan=block()),
+            made("sriov", macvlan=block()),
+            made("ib-sriov", sriov=VF),
+            made("sriov", ibsriov=VF),
+            made("ovs", sriov=VF),
+            made("ipoib", ovs={"bridge": "br0"}),
+            made("macvlan", customCNI=TUNING),
+            made("macvlan", macvlan=block(), customCNI=TUNING),
+            made("custom", macvlan=block()),
+            made("custom", customCNI=TUNING, sriov=VF),
         ),
-        *refused("M00025", text="cr-name", network=made({NAME: "Not_DNS"})),
-        *refused(
-            "M00028", text="rdmaResourceName|resource", network=made({RDMA: "g"}, macvlan=block(**POOLS))
+        *each(
+            *("M00016", "vlanID|vlan"),
+            *(of(kind, vlanID=value) for kind in ("macvlan", "ipvlan", "vlan", "sriov") for value in (-1, 4095, 70000)),
+            *(of("ovs", vlan=value) for value in (-1, 4095)),
         ),
-        *refused(
-            "M00029",
-            text="ippools",
-            network=made({RDMA: "g"}, macvlan=block(enableRdma=True, rdmaResourceName="example.com/rdma")),
+        *each("M00020", "cr-name", *(made(annotations={NAME: one}) for one in ("", "a" * 254, "b." * 127 + "c"))),
+        *each(
+            *("M00021", "chainCNIJsonData"),
+            *(
+                made(chainCNIJsonData=texts)
+                for texts in (
+                    ["{not json"],
+                    [""],
+                    ["null"],
+                    ['"tuning"'],
+                    ['{"mtu": 1}'],
+                    ['{"type": ""}'],
+                    ['{"type": 1}'],
+                    ['{"Type": null, "sysctl": {}}'],
+                    [f"[{TUNING}]"],
+                    ["[]"],
+                    [TUNING, "{}"],
+                    [f"{TUNING} {TUNING}"],
+                )
+            ),
+            of("sriov") | {"spec": {"cniType": "sriov", "sriov": VF, "chainCNIJsonData": ["[]"]}},
         ),
-        *refused(
-            "M00030", text="ovs", network=made({RDMA: "g"}, cni_type="ovs", ovs={"bridge": "br0"} | POOLS)
+        *each("M00023", "podRPFilter", *(coordinated(podRPFilter=one) for one in (3, 4, 10))),
+        *each(
+            *("M00024", "podMACPrefix"),
+            *(coordinated(podMACPrefix=one) for one in ("01:10", "0f:10", "FF:ff", "9e", "9e:1", "9e:10:11", "zz:10", "9e1:0", "9e 10")),
         ),
-        *refused(
-            "M00032",
-            text="ippools",
-            network=made({NETWORK: "g"}, cni_type="sriov", sriov={"resourceName": "example.com/vf"}),
+        *each(
+            *("M00025", "cr-name"),
+            *(made(annotations={NAME: one}) for one in ("Not_DNS", "Upper", "a..b", "-a", "a-", "a/b", "ä", " a", ".")),
         ),
-        *refused("M00033", text="mtu", network=made(macvlan=block(mtu=-1))),
-        *refused("M00034", text="mtu", network=made(cni_type="ipvlan", ipvlan=block(mtu=-1))),
-        *refused(
-            "M00035",
-            text="mtu",
-            network=made(cni_type="sriov", sriov={"resourceName": "example.com/vf", "mtu": -1}),
+        *each(
+            *("M00028", "resource|rdmaResourceName|master"),
+            *(of(kind, {RDMA: "g"}, **POOLS) for kind in ("macvlan", "ipvlan", "vlan")),
+            made("sriov", {RDMA: "g"}, sriov={"resourceName": ""} | POOLS),
+            made("ib-sriov", {RDMA: "g"}, ibsriov=POOLS),
+            made("ipoib", {RDMA: "g"}, ipoib=POOLS),
         ),
-        *refused(
-            "M00040",
-            text="vlanID|vlanMode",
-            network=made(cni_type="vlan", vlan=block(vlanMode="auto", vlanID=100)),
+        *each(
+            *("M00029", "ippools"),
+            *(of(kind, {RDMA: "g"}, **RESOURCE) for kind in ("macvlan", "ipvlan", "vlan")),
+            *(of(kind, {RDMA: "g"}, ippools={"ipv4": [], "ipv6": []}) for kind in ("sriov", "ib-sriov", "ipoib")),
         ),
+        *each(
+            *("M00030", "does not support resource injection"),
+            of("ovs", {RDMA: "g"}, **POOLS),
+            of("ovs", {NETWORK: "g"}, **POOLS),
+            made("custom", {RDMA: "g"}, customCNI=TUNING),
+            made("custom", {NETWORK: "g"}),
+        ),
+        *each(
+            *("M00032", "ippools"),
+            of("sriov", {NETWORK: "g"}),
+            of("ib-sriov", {NETWORK: "g"}),
+            of("ipoib", {NETWORK: "g"}),
+            of("macvlan", {NETWORK: "g"}, **RESOURCE),
+            of("ipvlan", {NETWORK: "g"}, ippools={}, **RESOURCE),
+        ),
+        *each("M00033", "mtu", *(of("macvlan", mtu=one) for one in (-1, -1500))),
+        *each("M00034", "mtu", *(of("ipvlan", mtu=one) for one in (-1, -9000))),
+        *each("M00035", "mtu", *(of("sriov", mtu=one) for one in (-1, -9000))),
+        *each("M00038", "vlanMode|Unsupported", of("vlan", vlanMode="other"), of("vlan", vlanMode="Manual", vlanID=1)),
+        *each("M00040", "vlanID", *(of("vlan", vlanMode="auto", vlanID=one) for one in (100, 0, 4094))),
     ],
-)
+)  # fmt: skip
 def test_refused(world: World, network: Json, text: str) -> None:
     with pytest.raises(Refused, match=text):
         world.review(network)
 
 
 @pytest.mark.parametrize(
-    "network",
+    ("network", "text"),
     [
-        pytest.param(made(chainCNIJsonData=['{"type": "tuning"}']), marks=case("M00021")),
-        pytest.param(
-            made(enableCoordinator=True, coordinator={"podMACPrefix": "9e:10"}), marks=case("M00024")
+        *each("M00020", "", *(made(annotations={NAME: one}) for one in ("a", "a" * 253, "b." * 126 + "c", "0.1-2"))),
+        *each("M00016", "", *(of(kind, vlanID=one) for kind in ("macvlan", "ipvlan", "vlan", "sriov") for one in (0, 1, 4094))),
+        *each(
+            *("M00021", ""),
+            *(made(chainCNIJsonData=texts) for texts in ([TUNING], [], [TUNING, '{"type":"sbr"}'], [f"\n{TUNING}\n"])),
         ),
-        pytest.param(
-            made({RDMA: "g"}, macvlan=block(enableRdma=True, rdmaResourceName="example.com/rdma", **POOLS)),
-            marks=case("M00027"),
+        *each(
+            *("M00022", ""),
+            *(coordinated(podRPFilter=one) for one in (-1, -2, 0, 1, 2)),
+            coordinated(hostRPFilter=1),
+            coordinated(hostRPFilter=0, podRPFilter=0, detectGateway=True, detectIPConflict=False),
+            coordinated(),
+            made(enableCoordinator=True),
         ),
-        pytest.param(
-            made({NETWORK: "g"}, cni_type="sriov", sriov={"resourceName": "example.com/vf"} | POOLS),
-            marks=case("M00031"),
+        *each("M00024", "", *(coordinated(podMACPrefix=one) for one in ("9e:10", "9E:10", "9e-10", "00:00", ""))),
+        *each(
+            *("M00027", ""),
+            *(of(kind, {RDMA: "g"}, **RESOURCE, **POOLS) for kind in ("macvlan", "ipvlan", "vlan")),
+            *(of(kind, {RDMA: "g"}, ippools={"ipv6": ["sixes-*"]}) for kind in ("sriov", "ib-sriov", "ipoib")),
         ),
-        pytest.param(made(cni_type="ipvlan", ipvlan=block(mtu=1400)), marks=case("M00034")),
-        pytest.param(
-            made(cni_type="sriov", sriov={"resourceName": "example.com/vf", "mtu": 1400}),
-            marks=case("M00035"),
+        *each(
+            *("M00031", ""),
+            *(of(kind, {NETWORK: "g"}, **POOLS) for kind in ("macvlan", "ipvlan", "vlan", "sriov", "ib-sriov", "ipoib")),
+            of("macvlan", {NETWORK: "g"}, **RESOURCE, **POOLS),
+            of("macvlan", {NETWORK: "g"}),
         ),
+        *each("M00034", "", *(of("ipvlan", mtu=one) for one in (0, 1, 1400, 65535))),
+        *each("M00035", "", *(of("sriov", mtu=one) for one in (0, 1, 1400, 9000))),
+        *each("M00040", "", of("vlan", vlanMode="auto"), of("vlan"), of("vlan", vlanMode="manual", vlanID=4094)),
+        *each("M00006", "", of("macvlan", **BOND), made("macvlan", macvlan={"master": ["a", "b"], "vlanID": 9} | BOND)),
     ],
-)
-def test_taken(world: World, network: Json) -> None:
-    world.review(network)
+)  # fmt: skip
+def test_taken(world: World, network: Json, text: str) -> None:
+    assert world.review(network)["metadata"]["name"] == "made", text
+
+
+@case("M00024")
+@pytest.mark.parametrize("prefix", ["01:10", "9e:1"])
+def test_an_update_is_judged_alike(world: World, prefix: str) -> None:
+    world.apply(coordinated(podMACPrefix="9e:10"))
+    with pytest.raises(Refused, match="podMACPrefix"):
+        world.review(coordinated(podMACPrefix=prefix))
 
 
 @case("M00011")
 def test_names_that_clash(world: World) -> None:
-    world.apply(made({NAME: "taken"}, name="first"), made(name="plain"))
+    """In one namespace only, and not with itself."""
+    world.apply(made(annotations={NAME: "taken"}, name="first"), made(name="plain"), namespace("market"))
     for clash in (
-        made({NAME: "taken"}, name="second"),
-        made({NAME: "plain"}, name="second"),
+        made(annotations={NAME: "taken"}, name="second"),
+        made(annotations={NAME: "plain"}, name="second"),
         made(name="taken"),
+        made("ipvlan", name="taken"),
+        made("custom", {NAME: "plain"}, name="own"),
     ):
-        with pytest.raises(Refused, match=r"taken|plain"):
+        with pytest.raises(Refused, match="already exists and is managed by SpiderMultusConfig"):
             world.review(clash)
-
-
-@case("M00033")
-def test_an_mtu_is_on_the_interface(world: World) -> None:
-    world.apply(
-        pool("ours", "172.20.1.0/24", ["172.20.1.10-172.20.1.19"]), made(macvlan=block(mtu=1400) | POOLS)
+    elsewhere = made(annotations={NAME: "taken"}, name="second")
+    elsewhere["metadata"]["namespace"] = "market"
+    world.review(elsewhere)
+    world.review(made(annotations={NAME: "taken"}, name="first", disableIPAM=True))
+    world.review(
+        made(annotations={NAME: "plain"}, name="plain-2") | {"metadata": {"name": "first", "namespace": SHOP}}
     )
-    running = world.start(
-        pod("web", SHOP, networks=f"{SHOP}/made"), configuration=native(ippools={"ipv4": ["ours"]})
-    )
-    assert running.mtu_bytes("net1") == 1400
-    world.sane("ours")
+    world.review(made(name="first-2"))
 
 
-@case("H00001")
-def test_injection(world: World) -> None:
-    resources = ("example.com/rdma-a", "example.com/rdma-b")
-    world.apply(
-        settings({"podResourceInject": {"enabled": True}}),
-        pool("ours", "172.20.1.0/24", ["172.20.1.10-172.20.1.19"]),
-        *(
-            made(
-                {RDMA: "fabric"},
-                name=f"rail-{number}",
-                macvlan=block(enableRdma=True, rdmaResourceName=resource, **POOLS),
-            )
-            for number, resource in enumerate(resources)
-        ),
-    )
-    wanted = pod("train", SHOP)
-    wanted["metadata"]["annotations"][RDMA] = "fabric"
-    stored = world.injected(wanted)
-    assert stored["metadata"]["annotations"]["k8s.v1.cni.cncf.io/networks"] == f"{SHOP}/rail-0,{SHOP}/rail-1"
-    limits = stored["spec"]["containers"][0]["resources"]["limits"]
-    assert {name: str(limits[name]) for name in resources} == dict.fromkeys(resources, "1")
+@case("M00011")
+def test_a_name_does_not_change(world: World) -> None:
+    world.apply(made(annotations={NAME: "one"}, name="first"), made(name="plain"))
+    with pytest.raises(Refused, match="not changeable"):
+        world.review(made(annotations={NAME: "two"}, name="first"))
+    with pytest.raises(Refused, match="cannot be added"):
+        world.review(made(annotations={NAME: "other"}, name="plain"))
+    world.review(made(name="first"))

@@ -14,7 +14,7 @@ from services.standalone.system import ServiceEntry
 from tests.conformance.case import case
 from tests.conformance.objects import NODES, Json, again, namespace, pod, pool, stateful_set
 from tests.conformance.services.conftest import LOST, SHOP
-from tests.conformance.world import World, until
+from tests.conformance.world import Running, World, until
 
 IPPOOL = {"ipv4": ["ours"]}
 _COLLECTED_S = 90.0
@@ -101,7 +101,7 @@ def test_parts_restart_while_pods_come_and_go(world: World) -> None:
 def test_two_stateful_sets_on_one_pool(world: World) -> None:
     world.apply(ours(6))
     for round_number in range(2):
-        running = []
+        running: list[Running] = []
         for name in ("db", "queue"):
             owner = stateful_set(name, SHOP, replicas=3)
             world.apply(owner)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.conformance.case import case
@@ -13,7 +15,7 @@ from tests.conformance.world import Running, World
 GATEWAYS = {4: "172.20.{}.1", 6: "fd00:20:{}::1"}
 
 
-def gated(number: int, **spec: object) -> tuple[Json, Json]:
+def gated(number: int, **spec: Any) -> tuple[Json, Json]:
     """Both pools of a number, with gateways."""
     return net(number, gateway=GATEWAYS[4].format(number), **spec), net6(
         number, gateway=GATEWAYS[6].format(number)
@@ -142,7 +144,7 @@ def test_the_default_route(world: World, key: str, clean: bool | None) -> None:
 )
 def test_default_route_nic(world: World, networks: str, nic: str, through: str) -> None:
     world.apply(*gated(1), *gated(2), network("extra", ipv4=["p2"], ipv6=["q2"]))
-    marks = {"default_route_nic": nic} if nic else {}
+    marks: Json = {"default_route_nic": nic} if nic else {}
     running = world.start(
         pod("web", SHOP, networks=networks, **marks),
         configuration=native(ippools={"ipv4": ["p1"], "ipv6": ["q1"]}),
