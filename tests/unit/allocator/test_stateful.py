@@ -219,6 +219,39 @@ def test_a00010_a00018_interfaces_by_name_or_order(names: tuple[str, str]) -> No
     assert "b" not in world.state.leases_by_pool
 
 
+def test_the_first_interface_moves_alone_and_the_others_keep_theirs() -> None:
+    """The reference's pod stays stuck here: its endpoint is there still."""
+
+    def marks(first: str) -> dict[str, object]:
+        return {IPPOOLS: [{"interface": "eth0", "ipv4": [first]}, {"interface": "net1", "ipv4": ["b"]}]}
+
+    c = pool("c", "10.3.0.0/24", "10.3.0.10-10.3.0.30")
+    world = World(A, B, c, stateful_set("shop/web"), member("web-0", "u1", annotations=marks("a")))
+    before = addresses(world.add("shop/web-0", uid="u1", container="c1"), "net1")
+    world.add("shop/web-0", "net1", uid="u1", container="c1")
+    restart(world, "web-0", "u1", "u2", annotations=marks("c"))
+    assert addresses(world.add("shop/web-0", uid="u2", container="c2"), "eth0") == ["10.3.0.10"]
+    assert addresses(world.add("shop/web-0", "net1", uid="u2", container="c2"), "net1") == before
+    assert "a" not in world.state.leases_by_pool and [*world.state.holdings] == ["u2"]
+
+
+def test_both_families_of_an_interface_move_though_one_pool_is_another() -> None:
+    def marks(v4: str) -> dict[str, object]:
+        return {IPPOOL: {"ipv4": [v4], "ipv6": ["a6"]}}
+
+    world = World(A, A6, B, stateful_set("shop/web"), pod("shop/x"))
+    world.add("shop/x")
+    world.apply(member("web-0", "u1", annotations=marks("a")))
+    before = addresses(world.add("shop/web-0", uid="u1", container="c1"))
+    assert before == ["10.1.0.11", "fd01::11"]
+    world.release("sandbox-x")
+    world.delete_pod("shop/x")
+    restart(world, "web-0", "u1", "u2", annotations=marks("b"))
+    after = addresses(world.add("shop/web-0", uid="u2", container="c2"))
+    assert after == ["10.2.0.10", "fd01::10"], "the lowest free of both, as for a new interface"
+    assert not world.is_held(before[1])
+
+
 def test_a00017_the_network_of_another_interface_names_another_pool() -> None:
     marks = {NETWORKS: "kube-system/fast"}
     request = InterfaceRequest(ifname="net1", network="kube-system/fast")
