@@ -109,7 +109,7 @@ def _build(source: Path, target: Path, packages: Mapping[str, str], what: str, f
     began = time.monotonic()
     with tempfile.TemporaryDirectory(dir=target.parent) as fresh:
         command = [
-            _go(), "build", "-mod=mod", "-trimpath", "-buildvcs=false", f"-ldflags=-s -w {flags}".rstrip(), "-o", f"{fresh}/",
+            _go(), "build", "-v", "-mod=mod", "-trimpath", "-buildvcs=false", f"-ldflags=-s -w {flags}".rstrip(), "-o", f"{fresh}/",
             *packages.values(),
         ]  # fmt: skip
         log = module / "build.log"
@@ -120,14 +120,18 @@ def _build(source: Path, target: Path, packages: Mapping[str, str], what: str, f
                     process.wait(_SAY_EVERY_S)
                     break
                 except subprocess.TimeoutExpired:
-                    _say(
-                        f"  {time.monotonic() - began:.0f} s, {len(log.read_text().splitlines())} modules fetched"
-                    )
+                    _say(f"  {time.monotonic() - began:.0f} s, {_progress(log.read_text().splitlines())}")
         if process.returncode:
             raise Missing(f"{what} does not build, see {log}:\n{log.read_text()[-2000:]}")
         for name in packages:
             (Path(fresh) / name).rename(target / name)
     _say(f"  built in {time.monotonic() - began:.0f} s")
+
+
+def _progress(log: list[str]) -> str:
+    """`go build -v` writes a line for each module that it fetches, and the name of each package that it compiles."""
+    fetched = sum(line.startswith("go: downloading ") for line in log)
+    return f"{fetched} modules fetched, {len(log) - fetched} packages compiled"
 
 
 def _version_flags() -> str:
