@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -193,6 +193,17 @@ async def _run(app: App, bus: Bus) -> None:
         await end(tasks)
 
 
+class StatusServing:
+    """What answers for the status of an instance."""
+
+    def __init__(self, servings: Sequence[Serving]) -> None:
+        self._servings = servings
+
+    async def stop(self) -> None:
+        for serving in self._servings:
+            await serving.stop()
+
+
 async def serve_status(
     bus: Bus,
     service: str,
@@ -201,8 +212,9 @@ async def serve_status(
     not_ready: Callable[[], str],
     facts: Callable[[], dict[str, str]],
     refused: Callable[[str], None],
-) -> Serving:
-    """Answers `orb.ask.service.<service>.<instance>`; a question of another form is counted by `refused` and not answered."""
+) -> StatusServing:
+    """Answers `orb.ask.service.<service>.<instance>`, a replica of a service of the hub also what all are asked; a question of another
+    form is counted by `refused` and not answered."""
 
     async def answer(message: Message) -> bytes | None:
         try:
@@ -222,4 +234,7 @@ async def serve_status(
             )
         )
 
-    return await bus.serve(f"{subjects.ask_service(service)}.{subjects.token(instance)}", answer)
+    asked = [f"{subjects.ask_service(service)}.{subjects.token(instance)}"]
+    if service in subjects.HUB_IDENTITIES:
+        asked.append(subjects.ask_replicas(service))
+    return StatusServing([await bus.serve(subject, answer) for subject in asked])

@@ -62,6 +62,7 @@ IPAM_COLLECT = "orb.ipam.collect"
 IPAM_ADOPT = "orb.ipam.adopt"
 ASK_FACTS = "orb.ask.facts"
 ASK_SYNC = "orb.ask.sync"
+ASK_MIRRORED = "orb.ask.mirrored"
 MARK = "orb.mark"
 """The leading allocator tells the controller which mark to keep for all replicas."""
 
@@ -69,6 +70,12 @@ MARK = "orb.mark"
 def ask_service(service: str) -> str:
     """Any service answers its status here: `orb.ask.service.<service>`; replicas and nodes are part of the name."""
     return f"orb.ask.service.{token(service)}"
+
+
+def ask_replicas(service: str) -> str:
+    """Every replica of a service of the hub answers its status here too, so that who knows no names finds them: an instance without
+    one, which each may subscribe to as to its own."""
+    return f"{ask_service(service)}.{token('')}"
 
 
 ASK_SERVICE_ALL = "orb.ask.service.>"
@@ -115,6 +122,7 @@ def facts(kind: str, namespace: str, name: str) -> str:
 
 
 FACTS_ALL = "orb.facts.>"
+FACTS_OF_NODES = "orb.facts.Node._.*"
 FACTS_SYNCED = "orb.facts.synced._._"
 FACTS_TERM = "orb.facts.term._._"
 """Whose turn it is to tell facts; kinds of objects begin with a capital letter."""
@@ -283,6 +291,7 @@ HUB_IDENTITIES: dict[str, Permissions] = {
             lead("allocator"),
             ASK_FACTS,
             ASK_SYNC,
+            ASK_MIRRORED,
             ASK_WITNESS_ALL,
             f"{ASK_WITNESS_ALL}.*",
             "orb.ask.detach.*",
@@ -313,6 +322,7 @@ HUB_IDENTITIES: dict[str, Permissions] = {
         subscribe=(
             f"{inbox('controller')}.>",
             MARK,
+            ASK_MIRRORED,
             ASK_FACTS,
             ASK_SYNC,
             f"{ask_service('controller')}.*",

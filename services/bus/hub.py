@@ -40,14 +40,13 @@ from shared.bus import Bus, BusError, StreamMessage, StreamMissing
 from shared.contracts.codec import MessageError
 from shared.contracts.facts import FACT, ObjectFact, ObjectGone
 from shared.settings import BusSettings
-from shared.subjects import inbox
+from shared.subjects import FACTS_OF_NODES, inbox
 from shared.task import end
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
 ROSTER = "roster"
-_NODE_FACTS = "orb.facts.Node._.*"
 _LOOK_S = 0.2
 _AGAIN_S = 2.0
 _LINKS_LOOK_S = 10.0
@@ -284,7 +283,7 @@ async def _learn(hub: Hub) -> None:
         try:
             bus = await Bus.connect(hub.bus(ROSTER), f"hub {ROSTER}")
             try:
-                follow = await bus.follow("FACTS", take, subject_filter=_NODE_FACTS, last_per_subject=True)
+                follow = await bus.follow("FACTS", take, subject_filter=FACTS_OF_NODES, last_per_subject=True)
                 await follow.caught_up()
                 hub.facts_read.set()
                 await bus.closed.wait()

@@ -72,6 +72,7 @@ def lease_item(lease: LeaseView) -> Json:
 
 
 async def attachments(system: System, wanted: Filter, wide: bool) -> Found:
+    await system.meet_nodes()
     by_node = await question.attachments(system, wanted.node)
     found = [one for answer in by_node.values() if isinstance(answer, tuple) for one in answer]
     found = [

@@ -234,16 +234,19 @@ def files(seen: Seen) -> list[Finding]:
     found = [
         _fail(
             "files",
-            f"{p.file}:{p.line} {' '.join(filter(None, (p.object, p.field)))}: {p.message}",
-            "correct the file; what it last said rightly stays in force",
+            f"{' '.join(filter(None, (f'{p.file}:{p.line}' if p.file else '', p.object, p.field)))}: {p.message}",
+            f"correct the {'file' if p.file else 'object'}; what it last said rightly stays in force",
         )
         for p in seen.problems
     ]
-    return _few(found) or [_ok("files", "everything in the folder is in force")]
+    return _few(found) or [_ok("files", "everything that was written is in force")]
 
 
 def neighbours(seen: Seen) -> list[Finding]:
-    """On one flat network every pod is a neighbour of every other; a full table drops packets."""
+    """On one flat network every pod is a neighbour of every other; a full table drops packets. Nothing is said of tables that were not
+    seen: those of a cluster's nodes."""
+    if not seen.gc_thresh3:
+        return []
     found: list[Finding] = []
     for family, limit in seen.gc_thresh3.items():
         word = "6" if family == "ipv6" else "4"

@@ -9,7 +9,7 @@ import asyncio
 from pathlib import Path
 from typing import Any, cast
 
-from services.cli import output, question
+from services.cli import cluster, output, question
 from services.cli.audit import Finding, Seen, Service, audit, lasting
 from services.cli.option import DEFAULT_STATE, DocumentOption, State
 from services.cli.system import System, ask
@@ -58,6 +58,7 @@ async def _examine(system: System) -> list[Finding]:
 
 
 async def _look(system: System) -> Seen:
+    await system.meet_nodes()
     services, (leader, before, after), problems = await asyncio.gather(
         _services(system), _leader(system), _problems(system)
     )
@@ -73,11 +74,18 @@ async def _look(system: System) -> Seen:
         strays={node: page.strays for node, page in pages.items()},
         pools=tuple(f.object for f in await question.facts(system, "SpiderIPPool")),
         problems=problems,
-        gc_thresh3=_gc_thresh3(),
+        # of a cluster's nodes only one has this process
+        gc_thresh3={} if system.in_cluster else _gc_thresh3(),
     )
 
 
 async def _services(system: System) -> tuple[Service, ...]:
+    if system.in_cluster:
+        heard = await cluster.look(system)
+        return (
+            *(Service(instance=one.instance, node=one.node, reason=one.reason) for one in heard.instances),
+            *(Service(instance="the cluster", reason=sentence) for sentence in cluster.lacks(heard)),
+        )
     observer = Observer(system.file, system.credentials)
     try:
         seen = describe(system.file, await observer.look(system.file.services))

@@ -127,6 +127,7 @@ async def _refuse_nothing(system: System, wanted: Filter) -> None:
         raise CommandError(f"there is no SpiderIPPool {wanted.pool}")
     if wanted.pod and not await question.was_known(system, "Pod", wanted.pod_namespace, wanted.pod_name):
         raise CommandError(f"there is no Pod {wanted.pod}")
+    await system.meet_nodes()
     if wanted.node and wanted.node not in [node.name for node in system.file.nodes]:
         raise CommandError(f"the system has no node {wanted.node!r}; `orbweaver status` lists them")
 

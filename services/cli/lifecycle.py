@@ -15,7 +15,7 @@ from cyclopts import Parameter
 from services.cli import columns, output
 from services.cli.failure import CommandError, UsageError
 from services.cli.option import DEFAULT_STATE, DocumentOption, State
-from services.cli.system import without_logs
+from services.cli.system import of_cluster, without_logs
 from services.standalone import app
 from services.standalone.detach import up_detached
 from services.standalone.node_netns import flaw_of_node
@@ -75,6 +75,10 @@ def down(
 
 def status(*, form: DocumentOption = "table", state: State = DEFAULT_STATE) -> int:
     without_logs()
+    if of_cluster():
+        from services.cli import cluster_status  # it brings the bus along
+
+        return cluster_status.show(state, form)
     try:
         found = asyncio.run(app.status(state.absolute()))
     except StandaloneError as error:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from services.cli import output, question
+from services.cli import cluster, output, question
 from services.cli.failure import CommandError
 from services.cli.option import DEFAULT_STATE, DocumentOption, State
 from services.cli.system import System, ask
@@ -97,7 +97,10 @@ async def _allocator_has(system: System, sequence: int, deadline: float) -> None
 
 
 async def _webhooks_have(system: System, sequence: int, deadline: float) -> None:
-    """Every replica: any of them may answer the next admission."""
+    """Every replica: any of them may answer the next admission. In a cluster those that are heard."""
+    while system.in_cluster and (behind := await cluster.webhooks_behind(system, sequence)):
+        if time.monotonic() > deadline:
+            raise CommandError(f"{', '.join(behind)}: not all facts are read; `orbweaver status` tells more")
     for entry in system.file.services:
         if entry.service != "webhook":
             continue

@@ -6,6 +6,7 @@ Owns finding and connecting. Must not know what is asked.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
@@ -17,18 +18,25 @@ import msgspec
 import structlog
 
 from services.cli.failure import CommandError
+from services.cli.survey import NodeBus, NodeQuestions
 from services.standalone.assembly import tools_bus
 from services.standalone.process import is_alive
 from services.standalone.state import StandaloneError, read_credentials, read_system
-from services.standalone.system import Credentials, Ports, SystemFile
-from shared.bus import Bus, BusDenied, BusError, BusTimeout, NoResponder
+from services.standalone.system import Credentials, NodeSpec, Ports, SystemFile
+from shared.bus import Bus, BusDenied, BusError, BusTimeout, NoResponder, StreamMissing
 from shared.contracts.codec import MessageError
+from shared.contracts.facts import FACT, ObjectFact
 from shared.settings import BusSettings, ToolsSettings, read_settings
-from shared.subjects import tools_inbox
+from shared.subjects import FACTS, FACTS_OF_NODES
 
 T = TypeVar("T")
 TOOLS_VARIABLE = "ORBWEAVER_TOOLS"
 """Names a file of ToolsSettings: the system is a cluster's then, and --state means nothing."""
+
+
+def of_cluster() -> bool:
+    """Whether commands are about a cluster's system."""
+    return TOOLS_VARIABLE in os.environ
 
 
 def without_logs() -> None:
@@ -37,29 +45,44 @@ def without_logs() -> None:
 
 
 class System:
-    """Connected as `tools`. A node answers only below an inbox prefix of its own, so each node asked has a connection."""
+    """Connected as `tools`. `in_cluster`: `file` says nothing but the nodes, and these only after `meet_nodes`."""
 
-    def __init__(self, file: SystemFile, credentials: Credentials, settings: BusSettings, bus: Bus) -> None:
+    def __init__(self, file: SystemFile, credentials: Credentials, bus: Bus, *, in_cluster: bool) -> None:
         self.file = file
         self.credentials = credentials
         self.bus = bus
-        self._settings = settings
-        self._node_buses: dict[str, Bus] = {}
+        self.in_cluster = in_cluster
+        self._questions = NodeQuestions(bus)
 
-    async def node_bus(self, node: str) -> Bus:
-        """The connection to ask the services of `node`. Raises BusError."""
-        if node not in self._node_buses:
-            settings = msgspec.structs.replace(self._settings, inbox_prefix=tools_inbox(node))
-            self._node_buses[node] = await Bus.connect(settings, "orbweaver", attempts=2)
-        return self._node_buses[node]
+    async def node_bus(self, node: str) -> NodeBus:
+        """How to ask the services of `node`."""
+        return NodeBus(self._questions, node)
+
+    async def meet_nodes(self) -> None:
+        """In a cluster the nodes are those of which there are Node objects. Raises BusError."""
+        if not self.in_cluster:
+            return
+        names: list[str] = []
+        reading = self.bus.read(FACTS.name, subject_filter=FACTS_OF_NODES, last_per_subject=True)
+        try:
+            async for message in reading:
+                with contextlib.suppress(MessageError):
+                    fact = FACT.decode(message.data)
+                    if isinstance(fact, ObjectFact):
+                        names.append(fact.name)
+        except StreamMissing:
+            pass  # no controller has told anything yet
+        self.file = msgspec.structs.replace(
+            self.file, nodes=tuple(NodeSpec(name=name) for name in sorted(names))
+        )
 
     async def close(self) -> None:
-        await asyncio.gather(self.bus.close(), *(bus.close() for bus in self._node_buses.values()))
+        await self.bus.close()
 
 
 def read(state: Path) -> tuple[SystemFile, Credentials]:
     """The description of the system below `state`, running or not. Raises CommandError."""
-    if TOOLS_VARIABLE in os.environ:
+    if of_cluster():
         raise CommandError(
             "this command is about a system on one machine; of a cluster, `kubectl -n orbweaver-system get pods` tells how its parts are"
         )
@@ -115,9 +138,11 @@ def _of_cluster(path: Path) -> tuple[SystemFile, Credentials, BusSettings]:
 async def connect(state: Path) -> AsyncGenerator[System]:
     """Raises CommandError when the system does not run; what the bus raises inside becomes one too."""
     without_logs()
-    if TOOLS_VARIABLE in os.environ:
+    if of_cluster():
         file, credentials, settings = _of_cluster(Path(os.environ[TOOLS_VARIABLE]))
+        in_cluster = True
     else:
+        in_cluster = False
         file, credentials = read(state)
         if not is_alive(file.supervisor):
             raise CommandError(
@@ -128,7 +153,7 @@ async def connect(state: Path) -> AsyncGenerator[System]:
         bus = await Bus.connect(settings, "orbweaver", attempts=5)
     except BusError as error:
         raise CommandError(f"the system runs, but its bus cannot be reached: {error}") from None
-    system = System(file, credentials, settings, bus)
+    system = System(file, credentials, bus, in_cluster=in_cluster)
     try:
         yield system
     except NoResponder as error:
