@@ -10,7 +10,12 @@ import pytest
 from services.controller.nad import definition, differs, replacement
 from shared.admission.rules import admit
 from shared.admission.view import Objects
-from shared.manifests.network import NetworkAttachmentDefinition, SpiderMultusConfig
+from shared.manifests.meta import OwnerReference
+from shared.manifests.network import (
+    NetworkAttachmentDefinition,
+    NetworkAttachmentSpec,
+    SpiderMultusConfig,
+)
 
 IPAM = '"ipam":{"type":"spiderpool","default_ipv4_ippool":["v4"],"default_ipv6_ippool":["v6"]}'
 POOLS = {"ippools": {"ipv4": ["v4"], "ipv6": ["v6"]}}
@@ -86,6 +91,17 @@ GOLDEN: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
             "enableCoordinator": False,
         },
         (f'{{"type":"ipvlan","master":"ens4","mtu":9000,{IPAM}}}',),
+    ),
+    "one parent with a bond that is given beside": (
+        {
+            "cniType": "macvlan",
+            "macvlan": {"master": ["a"], "vlanID": 7, "bond": {"name": "b0", "mode": 1}},
+            "enableCoordinator": False,
+        },
+        (
+            '{"vlanID":7,"type":"ifacer","interfaces":["a"],"bond":{"name":"b0","mode":1,"options":""}}',
+            '{"type":"macvlan","master":"a.7","mode":"bridge","mtu":0,"ipam":{"type":"spiderpool"}}',
+        ),
     ),
     "ipvlan on a bond with a VLAN": (
         {
@@ -339,13 +355,31 @@ def test_names_version_and_annotations() -> None:
     ]
 
 
-def test_ovs_with_a_device_asks_for_its_bridge() -> None:
-    made = definition(config({"cniType": "ovs", "ovs": {"bridge": "br1", "deviceID": "x"}}))
+@pytest.mark.parametrize(
+    ("spec", "resource"),
+    [
+        ({"cniType": "sriov", "sriov": {"resourceName": "r.io/vf"}}, "r.io/vf"),
+        ({"cniType": "ib-sriov", "ibsriov": {"resourceName": "r.io/ib"}}, "r.io/ib"),
+        ({"cniType": "ovs", "ovs": {"bridge": "br1", "deviceID": "x"}}, "ovs-cni.network.kubevirt.io/br1"),
+        ({"cniType": "ovs", "ovs": {"bridge": "br1"}}, ""),
+        ({"cniType": "macvlan", "macvlan": {"master": ["a"], "rdmaResourceName": "r.io/x"}}, ""),
+        ({"cniType": "ipoib", "ipoib": {"master": "ib0"}}, ""),
+        ({"cniType": "custom", "customCNI": "{}"}, ""),
+    ],
+)
+@pytest.mark.parametrize("native", [False, True])
+def test_the_resource_that_pods_must_ask_for(spec: dict[str, Any], resource: str, native: bool) -> None:
+    made = definition(config(spec, {"orbweaver.io/native": "true"} if native else {"mine": "1"}))
     assert made is not None
-    assert (
-        made["metadata"]["annotations"]["k8s.v1.cni.cncf.io/resourceName"]
-        == "ovs-cni.network.kubevirt.io/br1"
-    )
+    assert made["metadata"]["annotations"].get("k8s.v1.cni.cncf.io/resourceName", "") == resource
+
+
+def test_what_admission_would_refuse_is_not_rendered() -> None:
+    raw = {
+        "metadata": {"name": "net", "namespace": "shop", "uid": "u1"},
+        "spec": {"cniType": "macvlan"},
+    }
+    assert definition(msgspec.convert(raw, SpiderMultusConfig)) is None
 
 
 def test_native_is_one_plugin_of_ours_that_names_the_network() -> None:
@@ -367,5 +401,22 @@ def test_what_is_there_is_replaced_only_where_it_differs_and_keeps_what_is_not_o
     assert body["metadata"]["labels"] == {"l": "1"}
     assert body["metadata"]["annotations"] == {"a": "b"}
     assert body["metadata"]["resourceVersion"] == "7"
+    assert differs(made, msgspec.structs.replace(present, spec=NetworkAttachmentSpec(config="{}")))
+    (ours,) = meta.owner_references
+    theirs = msgspec.structs.replace(ours, name="x", uid="u2")
+    assert differs(made, _owned(present, theirs)), "another one controls it"
+    beside = msgspec.structs.replace(ours, kind="ConfigMap", name="y", uid="u3", controller=False)
+    held = msgspec.structs.replace(
+        _owned(present, theirs, beside).metadata, finalizers=("spiderpool.spidernet.io", "theirs")
+    )
+    body = replacement(made, msgspec.structs.replace(present, metadata=held), 7)
+    assert [one["uid"] for one in body["metadata"]["ownerReferences"]] == ["u3", "u1"]
+    assert body["metadata"]["finalizers"] == ["theirs"]
     unowned = msgspec.structs.replace(present, metadata=msgspec.structs.replace(meta, owner_references=()))
     assert differs(made, unowned), "one that nobody controls is taken over"
+
+
+def _owned(present: NetworkAttachmentDefinition, *owners: OwnerReference) -> NetworkAttachmentDefinition:
+    return msgspec.structs.replace(
+        present, metadata=msgspec.structs.replace(present.metadata, owner_references=owners)
+    )
