@@ -150,7 +150,14 @@ def kustomize() -> list[str]:
 
 @pytest.fixture(scope="module")
 def tilt() -> Tilt:
-    made = Tilt(arguments={"parent": "eth7", "context": "lab", "registry": "registry:5000"})
+    made = Tilt(
+        arguments={
+            "parent": "eth7",
+            "context": "lab",
+            "registry": "registry:5000",
+            "otlp": "http://otlp:4318",
+        }
+    )
     made.run()
     return made
 
@@ -278,8 +285,18 @@ def test_the_parent_link_is_the_one_that_was_asked_for(applied: list[dict[str, A
     assert "--parent=eth7" in install["command"] and "--parent=eth1" not in install["command"]
 
 
+def test_spans_go_where_it_was_asked_for(applied: list[dict[str, Any]]) -> None:
+    told = [
+        variable["value"]
+        for container in containers(applied)
+        for variable in container["env"]
+        if variable["name"] == "OTLP_ENDPOINT"
+    ]
+    assert len(told) >= 5 and set(told) == {"http://otlp:4318"}
+
+
 def test_arguments_are_passed_on(tilt: Tilt) -> None:
-    assert set(tilt.defined) == {"parent", "registry", "context"}
+    assert set(tilt.defined) == {"parent", "registry", "context", "otlp"}
     assert tilt.of("allow_k8s_contexts") == [{"contexts": "lab"}]
     assert tilt.of("default_registry") == [{"host": "registry:5000"}]
 
