@@ -79,6 +79,8 @@ REBUILD_LISTEN_S = 3.0
 """How long a rebuild listens at least, for nodes that nobody knows of."""
 MTU_MIN_BYTES = 68
 MTU_MIN_IPV6_BYTES = 1280
+INT32_MAX = (1 << 31) - 1
+"""Of MTUs and rates of a network: whoever else reads the object holds them in 32 bits."""
 PAGE_MAX_LEASES = 2000
 PAGE_MAX_BYTES = 768 * 1024
 """Leases in one answer of a query, and their bytes; an answer must stay below max_payload (1 MiB)."""

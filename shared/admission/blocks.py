@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from shared.admission import draft
+from shared.limits import INT32_MAX
 from shared.manifests import wildcard
 from shared.manifests.annotations import interface_error
 from shared.manifests.meta import Json
@@ -176,17 +177,16 @@ def _vlan_errors(vlan_id: int | None, path: str) -> list[FieldError]:
     return [invalid(path, f"{vlan_id} is not a VLAN ID: it must be in range of 0 to {_VLAN_MAX}")]
 
 
-def _not_negative(value: int | None, path: str) -> list[FieldError]:
-    return (
-        [invalid(path, f"{value} must be greater than or equal to 0")]
-        if value is not None and value < 0
-        else []
-    )
+def _count_errors(value: int | None, path: str) -> list[FieldError]:
+    if value is None or 0 <= value <= INT32_MAX:
+        return []
+    bound = "greater than or equal to 0" if value < 0 else f"less than or equal to {INT32_MAX}"
+    return [invalid(path, f"{value} must be {bound}")]
 
 
 def _macvlan_errors(block: MacvlanConfig, path: str) -> list[FieldError]:
     out = _vlan_errors(block.vlan_id, member(path, "vlanID"))
-    out += _not_negative(block.mtu_bytes, member(path, "mtu"))
+    out += _count_errors(block.mtu_bytes, member(path, "mtu"))
     if not block.master:
         out.append(invalid(member(path, "master"), "must name at least one link of the node", "Required"))
     for i, name in enumerate(block.master):
@@ -230,9 +230,9 @@ def _vlan_mode_errors(block: VlanConfig, path: str) -> list[FieldError]:
 def _sriov_errors(block: SriovConfig, path: str) -> list[FieldError]:
     out = _required(block.resource_name, member(path, "resourceName"))
     out += _vlan_errors(block.vlan_id, member(path, "vlanID"))
-    out += _not_negative(block.mtu_bytes, member(path, "mtu"))
-    out += _not_negative(block.min_tx_rate_mbps, member(path, "minTxRateMbps"))
-    out += _not_negative(block.max_tx_rate_mbps, member(path, "maxTxRateMbps"))
+    out += _count_errors(block.mtu_bytes, member(path, "mtu"))
+    out += _count_errors(block.min_tx_rate_mbps, member(path, "minTxRateMbps"))
+    out += _count_errors(block.max_tx_rate_mbps, member(path, "maxTxRateMbps"))
     low, high = block.min_tx_rate_mbps or 0, block.max_tx_rate_mbps or 0
     # 0 is "no limit" to the kernel (rtnetlink, IFLA_VF_RATE), so it bounds nothing.
     if high and low > high:

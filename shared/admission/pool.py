@@ -31,7 +31,7 @@ from shared.manifests.ipam import RangeSpec, SpiderIPPool, SpiderSubnet
 from shared.manifests.kinds import API_VERSION
 from shared.manifests.meta import Json
 from shared.manifests.problem import FieldError, entry, invalid
-from shared.manifests.selector import is_empty, selector_errors
+from shared.manifests.selector import is_empty, selector_errors, value_error
 from shared.net.ranges import IntervalSet, Network, parse_address, parse_range
 from shared.selection.precedence import rank_of
 
@@ -83,7 +83,8 @@ def _inherit(meta: Json, spec: Json, view: View) -> None:
     subnet = min(found, key=lambda one: rank_of(one.metadata), default=None)
     if subnet is None or not _own(meta, subnet):
         return
-    draft.label(meta, OWNER_SUBNET_LABEL, subnet.metadata.name)
+    if value_error(subnet.metadata.name) is None:
+        draft.label(meta, OWNER_SUBNET_LABEL, subnet.metadata.name)
     if not draft.text(spec, "gateway") and subnet.spec.gateway:
         draft.default(spec, gateway=subnet.spec.gateway)
     if "routes" not in spec and subnet.spec.routes is not None:
@@ -101,7 +102,11 @@ def _own(meta: Json, subnet: SpiderSubnet) -> bool:
         members = cast("Json", owner) if isinstance(owner, dict) else {}
         if members.get("controller") is True:
             same = members.get("kind") == "SpiderSubnet" and members.get("name") == subnet.metadata.name
-            return same and draft.label_of(meta, OWNER_SUBNET_LABEL) != subnet.metadata.name
+            # a long name makes no label value (63 characters): the reference alone says it then
+            labelled = value_error(subnet.metadata.name) is not None or (
+                draft.label_of(meta, OWNER_SUBNET_LABEL) == subnet.metadata.name
+            )
+            return same and not labelled
     reference: dict[str, Any] = {
         "apiVersion": API_VERSION,
         "kind": "SpiderSubnet",

@@ -7,6 +7,7 @@ Owns the rules that need no other object. Defaults are those that Spiderpool's o
 from __future__ import annotations
 
 from shared.manifests.crd.address_rule import ADDRESS_MAX, CIDR_MAX, ROUTES_MAX
+from shared.limits import INT32_MAX
 from shared.manifests.crd.schema import Json, Rules, Validation, cel, valid
 from shared.manifests.network import (
     BLOCK_KEYS,
@@ -30,13 +31,13 @@ from shared.manifests.network import (
 
 _INTERFACE = {"maxLength": 15, "pattern": r"^[^/:\s]+$"}
 _VLAN = {"format": "int32", "minimum": 0, "maximum": 4094}
+_INT32 = {"format": "int32", "minimum": 0, "maximum": INT32_MAX}
+"""The API server does not look at the format: what is larger would be refused by everybody else who reads the object."""
 _MTU = {
-    "format": "int32",
-    "minimum": 0,
+    **_INT32,
     "default": 0,
     "description": "Bytes; 0 takes that of the link below.",
 }
-_RATE = {"format": "int32", "minimum": 0}
 _POOLS = {"description": "IPPools of this network, by name or pattern."}
 _RESOURCE = {"required": True, "minLength": 1, "description": "The extended resource that brings the device."}
 _IP_OR_CIDR = "isIP(self) || isCIDR(self)"
@@ -216,8 +217,8 @@ LINK_RULES: Rules = {
         "resourceName": _RESOURCE,
         "vlanID": {**_VLAN, "description": "VLAN ID; 0 is none."},
         "mtu": _MTU,
-        "minTxRateMbps": {**_RATE, "description": "Least transmit rate in Mbit/s; 0 is no limit."},
-        "maxTxRateMbps": {**_RATE, "description": "Greatest transmit rate in Mbit/s; 0 is no limit."},
+        "minTxRateMbps": {**_INT32, "description": "Least transmit rate in Mbit/s; 0 is no limit."},
+        "maxTxRateMbps": {**_INT32, "description": "Greatest transmit rate in Mbit/s; 0 is no limit."},
         "rdmaIsolation": {"default": False, "description": "Move the RDMA device into the pod as well."},
         "ippools": _POOLS,
     },
