@@ -146,8 +146,10 @@ class Keeper:
         wish = self._wish()
         if wish is None:
             raise ValueError("the objects are not read yet")
-        ca = CertificateFiles(self._directory).ca
-        bundle = base64.b64encode(ca.read_bytes()).decode() if ca.exists() else ""
+        files = CertificateFiles(self._directory)
+        # Whose the certificates are, theirs is the bundle: two who write it, one from files that are a minute old, would never end.
+        ours = files.ca.exists() and (bool(self._settings.secret) or files.ca_key.exists())
+        bundle = base64.b64encode(files.ca.read_bytes()).decode() if ours else ""
         whole = Wish(
             own_namespace=self._settings.namespace,
             ca_bundle=bundle,

@@ -23,6 +23,8 @@ from pathlib import Path
 MODULE = Path(__file__).parent / "kubernetes"
 KWOK_MODULE = Path(__file__).parent / "kwok"
 KWOK = "sigs.k8s.io/kwok"
+CERT_MANAGER_MODULE = Path(__file__).parent / "cert_manager"
+CERT_MANAGER = "github.com/cert-manager/cert-manager"
 PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kubelet")
 _STAGES = (
     "node/fast/node-initialize.yaml",
@@ -71,6 +73,25 @@ def kwok() -> Path:
         source = cache() / "go-mod" / f"{KWOK}@{version}" / "kustomize" / "stage"
         stages.write_text("---\n".join((source / name).read_text() for name in _STAGES))
     return target
+
+
+def cert_manager_definitions() -> list[Path]:
+    """The CustomResourceDefinitions that cert-manager publishes, as templates of its chart. Raises Missing."""
+    version = _pinned(CERT_MANAGER_MODULE, CERT_MANAGER)
+    folder = cache() / "go-mod" / f"{CERT_MANAGER}@{version}" / "deploy" / "crds"
+    if not folder.exists():
+        command = [_go(), "mod", "download", CERT_MANAGER]
+        done = subprocess.run(
+            command,
+            cwd=CERT_MANAGER_MODULE,
+            env=_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise Missing(f"{CERT_MANAGER} {version} cannot be fetched: {done.stderr[-500:]}")
+    return sorted(folder.glob("crd-*.yaml"))
 
 
 def system_program(name: str, package: str) -> str:

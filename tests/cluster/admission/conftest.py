@@ -45,16 +45,18 @@ class Cluster:
         self._others: list[Service] = []
         self._kubeconfig = directory / "webhook.kubeconfig"
 
-    def install(self) -> None:
+    def install(self, foreign: Path | None = None) -> None:
+        """`foreign` is where somebody else puts the webhook's certificate."""
         for place in (HERE / "crds", HERE / "crds" / "multus"):
             self.server.kubectl("apply", "--server-side", "-k", str(place))
         self.server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
-        self.client.create("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
+        if not self.client.exists(f"/api/v1/namespaces/{NAMESPACE}"):
+            self.client.create("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
         self.apply(*default_access())
         token = self.server.service_account_token(NAMESPACE, SERVICE)
         self.server.write_kubeconfig(self._kubeconfig, token=token)
         self._start_sources()
-        self.add_replica()
+        self.add_replica(foreign)
         self.register(self.ports[0])
 
     def _start_sources(self) -> None:
@@ -78,7 +80,7 @@ class Cluster:
             service.start()
             self._others.append(service)
 
-    def add_replica(self) -> Service:
+    def add_replica(self, foreign: Path | None = None) -> Service:
         port, index = free_port(), len(self.replicas)
         directory = self.directory / f"webhook-{index}"
         directory.mkdir()
@@ -87,8 +89,12 @@ class Cluster:
             bus=self.nats.settings("webhook"),
             telemetry=TelemetrySettings(http_address=f"127.0.0.1:{free_port()}"),
             https_address=f"127.0.0.1:{port}",
-            certificates=str(directory / "certificates"),
-            cluster=ClusterAdmissionSettings(kubeconfig=str(self._kubeconfig), namespace=NAMESPACE),
+            certificates=str(foreign or directory / "certificates"),
+            cluster=ClusterAdmissionSettings(
+                kubeconfig=str(self._kubeconfig),
+                namespace=NAMESPACE,
+                **({"secret": ""} if foreign is not None else {}),
+            ),
         )
         service = Service("services.webhook", settings, directory)
         service.start()

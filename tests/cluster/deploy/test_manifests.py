@@ -28,6 +28,16 @@ def rendered(folder: Path) -> list[dict]:
     return [one for one in yaml.safe_load_all(done.stdout) if one]
 
 
+def component(name: str, folder: Path) -> list[dict]:
+    """The base with one component."""
+    # kustomize takes relative paths only.
+    up = "/".join([".."] * (len(folder.resolve().parts) - 1))
+    (folder / "kustomization.yaml").write_text(
+        f"resources: [{up}{DEPLOY}/base]\ncomponents: [{up}{DEPLOY}/components/{name}]\n"
+    )
+    return rendered(folder)
+
+
 @pytest.fixture(scope="module")
 def prepared(api_server: ApiServer) -> ApiServer:
     """A dry run creates no namespace and no kind for the objects after it."""
@@ -56,15 +66,30 @@ def test_an_overlay_is_accepted(prepared: ApiServer, overlay: str) -> None:
     assert said.count("serverside-applied") == len(objects), said
 
 
-@pytest.mark.parametrize("component", sorted(path.name for path in (DEPLOY / "components").iterdir()))
-def test_a_component_is_accepted(prepared: ApiServer, component: str, tmp_path: Path) -> None:
-    # kustomize takes relative paths only.
-    up = "/".join([".."] * (len(tmp_path.resolve().parts) - 1))
-    (tmp_path / "kustomization.yaml").write_text(
-        f"resources: [{up}{DEPLOY}/base]\ncomponents: [{up}{DEPLOY}/components/{component}]\n"
-    )
-    known = [one for one in rendered(tmp_path) if not one["apiVersion"].startswith(FOREIGN_GROUPS)]
+@pytest.mark.parametrize("name", sorted(path.name for path in (DEPLOY / "components").iterdir()))
+def test_a_component_is_accepted(prepared: ApiServer, name: str, tmp_path: Path) -> None:
+    known = [one for one in component(name, tmp_path) if not one["apiVersion"].startswith(FOREIGN_GROUPS)]
     assert dry_run(prepared, known).count("serverside-applied") == len(known)
+
+
+def test_cert_manager_takes_its_component(prepared: ApiServer, tmp_path: Path) -> None:
+    """By the schemas that it publishes."""
+    for path in build.cert_manager_definitions():
+        definition = yaml.safe_load(path.read_text())
+        definition["metadata"] = {
+            "name": definition["metadata"]["name"]
+        }  # its labels are the chart's templates
+        prepared.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump(definition))
+    prepared.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+    objects = [
+        one for one in component("cert-manager", tmp_path) if one["apiVersion"].startswith("cert-manager.io/")
+    ]
+    assert len(objects) == 4
+    assert dry_run(prepared, objects).count("serverside-applied") == len(objects)
+    (leaf,) = [one for one in objects if one["kind"] == "Certificate" and not one["spec"].get("isCA")]
+    leaf["spec"]["dnsName"] = "misspelt"
+    with pytest.raises(AssertionError, match="dnsName"):
+        dry_run(prepared, [leaf])
 
 
 def test_a_misspelt_field_is_refused(prepared: ApiServer) -> None:
