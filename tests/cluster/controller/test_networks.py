@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -83,6 +84,8 @@ def test_one_that_nobody_controls_is_taken_over_and_anothers_is_not(
     wait_for(lambda: "macvlan" in found(crds, f"{definitions}/hand")["spec"]["config"])
     taken = found(crds, f"{definitions}/hand")
     assert taken["metadata"]["labels"] == {"kept": "1"}
+    # Times of creation are whole seconds, and of two of one second the UID tells which is the older.
+    time.sleep(1.1)
     crds.client.create(configs, config("second", "ens7", annotations={"multus.spidernet.io/cr-name": "hand"}))
     crds.client.create(configs, config("third"))
     wait_for(lambda: found(crds, f"{definitions}/third"))
