@@ -194,13 +194,22 @@ def test_finished_static(phase: str) -> None:
 @pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
 def test_finished_stateless_is_due_after_its_grace(phase: str) -> None:
     table = Table()
-    table.becomes(phase=phase, finished_at=stamp(0), grace_s=30)
-    early = table.judge(at_s=29)
+    table.becomes(phase=phase, finished_at=stamp(0), grace_s=45)
+    early = table.judge(at_s=44)
     assert (early.action, early.rule, early.due_ns) == (
         "keep",
         "finished, within grace",
-        START_NS + 30 * SECOND_NS,
+        START_NS + 45 * SECOND_NS,
     )
+    assert table.rule(at_s=45) == ("release", "finished")
+
+
+def test_finished_and_its_grace_is_not_told() -> None:
+    """As an API server fills it in: 30 s."""
+    table = Table()
+    text = pod("shop/web-0", uid="u1", phase="Failed", finished_at=stamp(0), grace_s=45)
+    table.also(text.replace('"terminationGracePeriodSeconds": 45, ', ""))
+    assert table.rule(at_s=29) == ("keep", "finished, within grace")
     assert table.rule(at_s=30) == ("release", "finished")
 
 

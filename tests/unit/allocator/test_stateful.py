@@ -233,6 +233,32 @@ def test_the_first_interface_moves_alone_and_the_others_keep_theirs() -> None:
     assert addresses(world.add("shop/web-0", uid="u2", container="c2"), "eth0") == ["10.3.0.10"]
     assert addresses(world.add("shop/web-0", "net1", uid="u2", container="c2"), "net1") == before
     assert "a" not in world.state.leases_by_pool and [*world.state.holdings] == ["u2"]
+    assert not world.state.quarantine, "a DEL was heard of what it gave up"
+
+
+def test_only_what_is_given_up_before_a_del_is_kept_from_others() -> None:
+    def marks(second: str) -> dict[str, object]:
+        return {IPPOOLS: [{"interface": "eth0", "ipv4": ["a"]}, {"interface": "net1", "ipv4": [second]}]}
+
+    c = pool("c", "10.3.0.0/24", "10.3.0.10-10.3.0.30")
+    world = World(A, B, c, stateful_set("shop/web"), member("web-0", "u1", annotations=marks("b")))
+    world.add("shop/web-0", uid="u1", container="c1")
+    world.add("shop/web-0", "net1", uid="u1", container="c1")
+    world.delete_pod("shop/web-0")
+    world.apply(member("web-0", "u2", annotations=marks("c")))
+    decision = world.decide(world.command("shop/web-0", "eth0", "net1", uid="u2", container="c2"))
+    inherited = [one for one in decision.events if isinstance(one, LeasesInherited)]  # type: ignore[union-attr]
+    assert [one.attached for one in inherited] == [("eth0",)]
+    assert [one.claim.address for one in world.state.quarantine.values()] == ["10.2.0.10"]
+    assert world.is_held("10.1.0.10") and world.is_held("10.3.0.10")
+
+
+def test_a_pool_that_is_not_there_is_named_and_nothing_is_given_up() -> None:
+    world = World(A, stateful_set("shop/web"), member("web-0", "u1", annotations=named("a")))
+    before = addresses(world.add("shop/web-0", uid="u1", container="c1"))
+    restart(world, "web-0", "u1", "u2", annotations=named("nowhere"))
+    assert world.refused("shop/web-0", uid="u2", container="c2").error == "pool_unknown"
+    assert world.is_held(before[0])
 
 
 def test_both_families_of_an_interface_move_though_one_pool_is_another() -> None:
