@@ -75,6 +75,8 @@ MARK_COLD_WAIT_S = 1.4
 """The same from its start, where the leader is a process that has just begun: nodes come back at the same time as it does."""
 REBUILD_WAIT_S = 8.0
 """How long a rebuild waits for the journals of nodes that are silent."""
+REBUILD_MIRRORED_WAIT_S = 20.0
+"""How long a rebuild waits for what the objects of Kubernetes tell of the nodes that are silent."""
 REBUILD_LISTEN_S = 3.0
 """How long a rebuild listens at least, for nodes that nobody knows of."""
 MTU_MIN_BYTES = 68

@@ -20,6 +20,7 @@ from services.allocator.mark import MarkStore, check_marks
 from services.allocator.sharing import known_marks
 from services.allocator.state import State
 from services.allocator.watch import Watch, refuted_by
+from services.allocator.whole import whole_if_told
 from shared import limits, subjects
 from shared.bus import Bus, BusError, Follow, StreamMessage
 from shared.clock import Clock
@@ -145,20 +146,34 @@ class LogReader:
         """Asks the nodes how far they have seen the log, and waits until those that were there a moment ago have told.
 
         A process that has just begun and `follows` no living leader gives them time to come: everything may have been killed. A log
-        without a mark is then not to be believed without them.
+        without a mark is then not to be believed without them. So long it also waits for a controller that is there: what the facts
+        say of the shared mark may be as old a copy as the log, for they are in the same store.
         """
+        asking = None if follows else asyncio.create_task(whole_if_told(self._bus, self._facts, "the log"))
+        try:
+            await self._heard(state, asking)
+        finally:
+            if asking is not None:
+                asking.cancel()
+
+    async def _heard(self, state: State, asking: asyncio.Task[bool] | None) -> None:
         began_s = self._clock.monotonic_s()
         heard_s = self._watch.heard_s
         expected = {node for node, at_s in heard_s.items() if began_s - at_s < HEARD_S} or state.nodes()
         is_marked = bool(known_marks(self._marks, self._facts))
         patience_s = limits.MARK_COLD_WAIT_S if is_marked else limits.REBUILD_WAIT_S
-        until_s = max(began_s + limits.MARK_WAIT_S, 0.0 if follows else self._listening_s + patience_s)
+        until_s = began_s + limits.MARK_WAIT_S
+        if asking is not None:
+            until_s = max(until_s, self._listening_s + patience_s)
+        facts_until_s = max(began_s + limits.MARK_WAIT_S, self._listening_s + limits.MARK_COLD_WAIT_S)
         ask, asked_s = encode(AskReport()), began_s - 1.0
-        while any(heard_s.get(node, 0.0) < began_s for node in expected):
+        while True:
             now_s = self._clock.monotonic_s()
-            if now_s >= until_s:
+            waits_for_facts = asking is not None and not asking.done() and now_s < facts_until_s
+            waits_for_nodes = any(heard_s.get(node, 0.0) < began_s for node in expected) and now_s < until_s
+            if not (waits_for_facts or waits_for_nodes):
                 return
-            if now_s - asked_s >= MARK_ASK_EVERY_S:
+            if waits_for_nodes and now_s - asked_s >= MARK_ASK_EVERY_S:
                 asked_s = now_s
                 await self._bus.publish(subjects.ASK_WITNESS_ALL, ask)
             await asyncio.sleep(0.005)

@@ -39,6 +39,7 @@ Key = tuple[int, int]
 STEP_ITEMS = 200
 QUARANTINE_ITEMS_PER_EVENT = 64
 """An event must fit into a record together with others."""
+MIRRORED_REASON = "in a SpiderEndpoint, and its node is silent"
 
 
 class NodeClaims(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +140,8 @@ class _Merge:
         self._beyond: dict[str, int] = {}
         self._disagreements: list[Disagreement] = []
         for kept in state.quarantine.values():
+            if kept.claim.reason == MIRRORED_REASON:
+                continue  # not the node's own word
             self._unknown[kept.claim.node] = self._unknown.get(kept.claim.node, 0) + 1
 
     def merged(self) -> Merged:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Generator, Sequence
 
+import msgspec
 import structlog
 
 from services.allocator import snapshot
@@ -20,15 +21,18 @@ from services.allocator.mark import MarkStore, mark_of, refutation
 from services.allocator.picture import Picture
 from services.allocator.rebuild import STEP_ITEMS, Merged, merging
 from services.allocator.sharing import known_marks
+from services.allocator.silent import kept_for_silent, told_by_endpoints
 from services.allocator.state import State
 from services.allocator.watch import Testimony, Watch
 from services.allocator.whole import whole
 from shared import failpoint, limits, subjects
-from shared.bus import Bus
+from shared.bus import Bus, BusError, BusTimeout
 from shared.clock import Clock
-from shared.contracts.codec import encode
+from shared.contracts.adopt import AdoptedAddress
+from shared.contracts.codec import MessageError, encode
 from shared.contracts.lease import LogRebuilt, Record, digest
-from shared.contracts.mark import LogMark
+from shared.contracts.mark import LogMark, Mirrored
+from shared.contracts.mirrored import ASK_MIRRORED_TIMEOUT_S, MIRRORED_PAGE, AskMirrored
 from shared.contracts.witness import Adopt, AskDetail
 
 log = structlog.get_logger()
@@ -64,6 +68,27 @@ def is_complete(readable: State, marks: Sequence[LogMark], watch: Watch, last_se
         seen.incarnation == readable.incarnation and seen.sequence <= readable.sequence
         for seen in watch.marks.values()
     )
+
+
+def beyond(readable: State, marks: Sequence[LogMark]) -> tuple[LogMark, ...]:
+    """Those that promise records which are not in `readable`; those of before a loss that it lived through do not. Pure."""
+    return tuple(
+        mark
+        for mark in marks
+        if mark.sequence
+        and (mark.incarnation != readable.incarnation or mark.sequence > readable.sequence)
+        and (not readable.sequence or mark.epoch >= readable.epoch)
+    )
+
+
+def lost_log(readable: State, unread: Sequence[LogMark]) -> str:
+    """The log that was lost: the furthest that a mark knows `beyond` what is readable, else the readable one. Pure."""
+    return unread[0].incarnation if unread else readable.incarnation
+
+
+class _Endpoints(msgspec.Struct):
+    through: Mirrored | None = None
+    addresses: tuple[AdoptedAddress, ...] = ()
 
 
 class Recovery:
@@ -106,10 +131,22 @@ class Recovery:
         # the objects may have told the shared mark by now
         marks = known_marks(self._marks, self._facts)
         complete = is_complete(readable, marks, self._watch, last)
-        known = readable.sequence
+        unread = beyond(readable, marks)
+        lost = lost_log(readable, unread)
+        known = readable.sequence if readable.incarnation == lost else 0
+        endpoints = _Endpoints()
+        if silent and not complete:
+            endpoints = await self._endpoints(silent)
+            silent -= self._told.keys()
+            seen = tuple(self._watch.marks.values())
+            if silent <= told_by_endpoints(silent, endpoints.through, unread, self._facts.mark, seen):
+                complete = True
+                known = max(known, endpoints.through.sequence if endpoints.through is not None else 0)
         state = await self._merged(readable)
+        for event in kept_for_silent(state, silent, endpoints.addresses):
+            state.evolve(event)
         began = LogRebuilt(
-            lost=state.incarnation or next((mark.incarnation for mark in marks), ""),
+            lost=lost,
             reason=reason,
             reported=tuple(sorted(self._told)),
             silent=tuple(sorted(silent)),
@@ -157,6 +194,29 @@ class Recovery:
                 asked_s = now_s
                 await self._bus.publish(subjects.ASK_WITNESS_ALL, ask)
             await asyncio.sleep(0.01)
+
+    async def _endpoints(self, silent: frozenset[str]) -> _Endpoints:
+        """What they say of these nodes, or nothing where that is not to be had in time."""
+        nodes, after, found = tuple(sorted(silent)), "", _Endpoints()
+        until_s = self._clock.monotonic_s() + limits.REBUILD_MIRRORED_WAIT_S
+        while self._clock.monotonic_s() < until_s:
+            question = encode(AskMirrored(nodes=nodes, after=after))
+            try:
+                reply = await self._bus.request(subjects.ASK_MIRRORED, question, ASK_MIRRORED_TIMEOUT_S)
+                page = MIRRORED_PAGE.decode(reply.data)
+            except BusTimeout as error:
+                log.info("the rebuild asks for the endpoints again", error=str(error))
+                continue
+            except (BusError, MessageError) as error:
+                log.info("the rebuild does without the endpoints", error=str(error))
+                return _Endpoints()
+            found.addresses += page.addresses
+            # the first page's word: a pod that comes later is in the log that is to be
+            found.through = found.through if after else page.through
+            after = page.next_after
+            if not after:
+                return found
+        return _Endpoints()
 
     def _expected(self, readable: State, marks: Sequence[LogMark]) -> frozenset[str]:
         nodes = set(self._facts.nodes) | readable.nodes() | readable.silent | self._watch.heard_s.keys()

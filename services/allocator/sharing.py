@@ -42,7 +42,8 @@ class Sharing:
     async def run(self) -> None:
         """Tells it for ever: at once, and then again as long as the one that is kept is behind."""
         while True:
-            own = msgspec.structs.replace(mark_of(self._state), nodes=())
+            unmirrored = tuple(sorted(self._state.unmirrored()))
+            own = msgspec.structs.replace(mark_of(self._state), nodes=(), unmirrored=unmirrored)
             kept = self._facts.mark
             if kept is None or not goes_further(kept, own):
                 await self._tell(own)

@@ -183,6 +183,10 @@ class State:
         self._by_pod: dict[tuple[str, str], set[str]] = {}
         self._by_set: dict[tuple[str, str], set[str]] = {}
         self._by_node: dict[str, dict[str, Holding]] = {}
+        self._of_one_name: dict[tuple[str, str], None] = {}
+        """Pods of whose name several owners hold something."""
+        self._podless: dict[str, int] = {}
+        """How many owners without a pod hold something on a node."""
         self._wake: list[tuple[int, int, int]] = []
 
     @property
@@ -210,6 +214,13 @@ class State:
     def nodes(self) -> frozenset[str]:
         """Those that hold something."""
         return frozenset(self._by_node)
+
+    def unmirrored(self) -> frozenset[str]:
+        """Nodes that may have what no SpiderEndpoint shows: an endpoint is of a pod, and of one owner of its name."""
+        nodes = {kept.claim.node for kept in self.quarantine.values()} | self._podless.keys()
+        for key in self._of_one_name:
+            nodes |= {self.holdings[owner].node for owner in self._by_pod[key]}
+        return frozenset(nodes - {""})
 
     def unsafe(self) -> frozenset[str]:
         """Nodes that may hold what nobody knows of: while there is one, no new address may be given."""
@@ -357,7 +368,11 @@ class State:
         self.holdings[holding.owner] = holding
         self._enter(holding)
         if holding.namespace:
-            self._by_pod.setdefault((holding.namespace, holding.name), set()).add(holding.owner)
+            key = (holding.namespace, holding.name)
+            owners = self._by_pod.setdefault(key, set())
+            owners.add(holding.owner)
+            if len(owners) > 1:
+                self._of_one_name[key] = None
             if (identity := ordinal_of(holding.name)) is not None:
                 self._by_set.setdefault((holding.namespace, identity[0]), set()).add(holding.name)
 
@@ -367,6 +382,8 @@ class State:
         owners = self._by_pod.get((holding.namespace, holding.name))
         if owners is not None:
             owners.discard(holding.owner)
+            if len(owners) < 2:
+                self._of_one_name.pop((holding.namespace, holding.name), None)
             if not owners:
                 del self._by_pod[holding.namespace, holding.name]
                 self._leave_set(holding)
@@ -443,6 +460,8 @@ class State:
 
     def _enter(self, holding: Holding) -> None:
         self._by_node.setdefault(holding.node, {})[holding.owner] = holding
+        if not holding.namespace:
+            self._podless[holding.node] = self._podless.get(holding.node, 0) + 1
         owners = self._by_container.get(holding.container_id, ())
         self._by_container[holding.container_id] = (*owners, holding.owner)
 
@@ -451,6 +470,10 @@ class State:
         del of_node[holding.owner]
         if not of_node:
             del self._by_node[holding.node]
+        if not holding.namespace:
+            self._podless[holding.node] -= 1
+            if not self._podless[holding.node]:
+                del self._podless[holding.node]
         owners = tuple(o for o in self._by_container.get(holding.container_id, ()) if o != holding.owner)
         if owners:
             self._by_container[holding.container_id] = owners

@@ -24,13 +24,18 @@ LOOK_AGAIN_S = 0.01
 
 async def whole(bus: Bus, facts: Facts, waits: str) -> None:
     """Returns when they are, however long the controller is away; `waits` says what waits so long."""
-    while True:
-        try:
-            reply = await bus.request(subjects.ASK_SYNC, encode(AskSync()), ASK_FACTS_TIMEOUT_S)
-            answer = SYNC_ANSWER.decode(reply.data)
-            break
-        except (BusError, MessageError) as error:
-            log.info(f"{waits} waits for the objects", error=str(error))
-            await asyncio.sleep(ASK_AGAIN_S)
+    while not await whole_if_told(bus, facts, waits):
+        await asyncio.sleep(ASK_AGAIN_S)
+
+
+async def whole_if_told(bus: Bus, facts: Facts, waits: str) -> bool:
+    """Asks the controller once. True when they are, False if it does not answer."""
+    try:
+        reply = await bus.request(subjects.ASK_SYNC, encode(AskSync()), ASK_FACTS_TIMEOUT_S)
+        answer = SYNC_ANSWER.decode(reply.data)
+    except (BusError, MessageError) as error:
+        log.info(f"{waits} waits for the objects", error=str(error))
+        return False
     while not facts.synced or facts.sequence < answer.facts_sequence:
         await asyncio.sleep(LOOK_AGAIN_S)
+    return True

@@ -15,6 +15,7 @@ import structlog
 from services.controller.adoption import Adopting
 from services.controller.conflict import Conflicts
 from services.controller.coordinator_writer import CoordinatorWriter, first_network
+from services.controller.coverage import Coverage
 from services.controller.defaults import default_objects
 from services.controller.event import Notable, of_attach, of_disagreement
 from services.controller.event_writer import EVENT, EventWriter
@@ -24,6 +25,7 @@ from services.controller.kube import KubeClient
 from services.controller.leases import AllocatorLeases
 from services.controller.mark_writer import MARK, MarkWriter
 from services.controller.mirror import Mirror
+from services.controller.mirrored import MirroredAnswers
 from services.controller.mirroring import Mirroring
 from services.controller.nad import definition_name
 from services.controller.network_writer import NetworkWriter
@@ -44,9 +46,10 @@ from shared.bus import Bus, BusError, Follow, StreamMessage
 from shared.contracts.attach import ATTACH_EVENT
 from shared.contracts.codec import MessageError
 from shared.contracts.disagreement import DISAGREEMENT_EVENT
+from shared.limits import MARK_SHARE_INTERVAL_S
 from shared.manifests.network import NetworkAttachmentDefinition, SpiderMultusConfig
 from shared.settings import ControllerSettings
-from shared.subjects import ATTACH, DISAGREEMENTS, StreamSpec
+from shared.subjects import ASK_MIRRORED, ATTACH, DISAGREEMENTS, StreamSpec
 from shared.subjects import MARK as MARK_SUBJECT
 from shared.telemetry.metrics import KubernetesMetrics
 
@@ -96,13 +99,20 @@ class Bridge:
             self._writing.add,
         )
         self._marks = MarkWriter(
-            client, self._typed, settings.installation_namespace, self._writing.add, refused
+            client,
+            self._typed,
+            settings.installation_namespace,
+            self._writing.add,
+            lambda: self._coverage.through,
+            refused,
         )
+        self._mirrored_answers = MirroredAnswers(client, lambda: self._marks.mirrored, refused)
+        self._coverage = Coverage()
         self._workers: Mapping[str, Worker] = {
             MARK: self._marks,
             POOL: self._pools,
             SUBNET: SubnetWriter(client, self._typed),
-            ENDPOINT: EndpointWriter(client, self._typed, self._mirror),
+            ENDPOINT: EndpointWriter(client, self._typed, self._mirror, lambda: self._coverage),
             NETWORK: NetworkWriter(client, self._typed),
             COORDINATOR: CoordinatorWriter(
                 client,
@@ -135,7 +145,8 @@ class Bridge:
             group.create_task(self._found())
             group.create_task(self._follow(ATTACH, self._take_attach))
             group.create_task(self._follow(DISAGREEMENTS, self._take_disagreement))
-            group.create_task(self._hear_marks())
+            group.create_task(self._serve_allocators())
+            group.create_task(self._keep_mirrored())
             if self._settings.adopt:
                 await self._adopting.run()
             else:
@@ -162,10 +173,11 @@ class Bridge:
     def _on_leases(self) -> None:
         mirror = self._mirroring.mirror
         if mirror is not self._mirrored:
-            self._mirrored = mirror
+            self._mirrored, self._coverage = mirror, Coverage()
             # what was written before, by whomever, may be about leases that are no more
             self._look_at_all()
         pods, pools = mirror.changed()
+        self._coverage.folded(self._mirroring.incarnation, self._mirroring.sequence, pods)
         for namespace, name in pods:
             self._writing.add(ENDPOINT, namespace, name)
         for pool in pools:
@@ -236,14 +248,20 @@ class Bridge:
                 log.debug("not followed yet", stream=stream.name, error=str(error))
                 await asyncio.sleep(RETRY_S)
 
-    async def _hear_marks(self) -> None:
+    async def _serve_allocators(self) -> None:
         while True:
             try:
                 await self._bus.listen(MARK_SUBJECT, self._marks.on_keep)
+                await self._bus.serve(ASK_MIRRORED, self._mirrored_answers.on_ask)
                 return
             except BusError as error:
-                log.debug("marks are not heard yet", error=str(error))
+                log.debug("allocators are not heard yet", error=str(error))
                 await asyncio.sleep(RETRY_S)
+
+    async def _keep_mirrored(self) -> None:
+        while True:
+            await asyncio.sleep(MARK_SHARE_INTERVAL_S)
+            self._marks.look()
 
     async def _take_attach(self, message: StreamMessage) -> None:
         self._note(lambda: of_attach(ATTACH_EVENT.decode(message.data)))

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from services.controller.coverage import Coverage
 from services.controller.kube import KubeClient
 from services.controller.leases import Leases
 from services.controller.mirror import Holder, Mirror
@@ -129,15 +130,24 @@ class SubnetWriter:
 class EndpointWriter:
     """An endpoint is there while its pod has addresses. One is removed that no lease stands for, nor its pod."""
 
-    def __init__(self, client: KubeClient, typed: Typed, mirror: Callable[[], Mirror | None]) -> None:
+    def __init__(
+        self,
+        client: KubeClient,
+        typed: Typed,
+        mirror: Callable[[], Mirror | None],
+        coverage: Callable[[], Coverage],
+    ) -> None:
         self._client = client
         self._typed = typed
         self._mirror = mirror
+        self._coverage = coverage
 
     async def bring(self, namespace: str, name: str) -> float:
         mirror = self._mirror()
         if mirror is None:
             return 0.0
+        coverage = self._coverage()
+        began = coverage.sequence
         item = self._typed.told.find(ENDPOINT, (namespace, name))
         note = msgspec.json.decode(item.body, type=EndpointNote) if item is not None else None
         pod = self._typed.pod(namespace, name)
@@ -148,14 +158,21 @@ class EndpointWriter:
                 pod is None or note.terminating or note.pod_uid not in ("", pod.metadata.uid)
             )
             if ended or (note.terminating and holder is not None and note.pod_uid != holder.uid):
-                return await self._remove(path, item.uid, note)
-        if holder is None or (note is not None and note.terminating):
+                interval_s = await self._remove(path, item.uid, note)
+                if holder is None:
+                    coverage.written((namespace, name), began)
+                return interval_s
+        if holder is None:
+            coverage.written((namespace, name), began)
+            return 0.0
+        if note is not None and note.terminating:
             return 0.0
         body = endpoint(namespace, name, holder, pod, self._typed.pools)
-        if note is not None and note.finalizers and note.digest == digest_of(body["status"]):
-            return 0.0
-        await self._client.apply(path, body)
-        return WRITE_INTERVAL_S
+        is_told = note is not None and note.finalizers and note.digest == digest_of(body["status"])
+        if not is_told:
+            await self._client.apply(path, body)
+        coverage.written((namespace, name), began)
+        return 0.0 if is_told else WRITE_INTERVAL_S
 
     async def _remove(self, path: str, uid: str, note: EndpointNote) -> float:
         """One step, as each object is written once a second: first nothing holds it, then it goes."""

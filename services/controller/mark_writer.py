@@ -1,4 +1,5 @@
-"""The mark of the lease log, kept for all allocators of the cluster in one ConfigMap.
+"""The mark of the lease log, kept for all allocators of the cluster in one ConfigMap, and beside it how far of that log the
+SpiderEndpoints tell.
 
 Owns which mark is kept: the furthest that was told, and never one that contradicts the one that is there. Must not know what a mark
 means to a log. The allocators read it as a fact, as any other object.
@@ -11,6 +12,7 @@ from collections.abc import Callable
 import structlog
 
 from services.controller.kube import KubeClient
+from services.controller.mirrored import through
 from services.controller.reflector import Item, Name
 from services.controller.typed import Typed, decode
 from shared.bus import Message
@@ -19,10 +21,13 @@ from shared.contracts.mark import (
     CONFIG_MAP,
     KEEP_MARK,
     LogMark,
+    Mirrored,
     contradicts,
     goes_further,
     read_mark,
+    read_mirrored,
     written_mark,
+    written_mirrored,
 )
 from shared.limits import MARK_SHARE_INTERVAL_S
 from shared.manifests.workload import ConfigMap
@@ -42,12 +47,15 @@ class MarkWriter:
         typed: Typed,
         namespace: str,
         look_again: Callable[[str, str, str], None],
+        covered: Callable[[], Mirrored | None],
         refused: Callable[[str], None],
     ) -> None:
+        """`covered` is how far the endpoints tell by what this process has written itself."""
         self._client = client
         self._typed = typed
         self._place: Name = (namespace, CONFIG_MAP)
         self._look_again = look_again
+        self._covered = covered
         self._refused = refused
         self._told: LogMark | None = None
 
@@ -60,12 +68,30 @@ class MarkWriter:
             return
         if self._told is None or not goes_further(self._told, mark):
             self._told = mark
+        self.look()
+
+    def look(self) -> None:
+        """There may be something to write."""
         self._look_again(MARK, *self._place)
+
+    @property
+    def mirrored(self) -> Mirrored | None:
+        """How far of the log that the mark names the endpoints tell, by this process or by the one that wrote before."""
+        item = self._typed.told.find("ConfigMap", self._place)
+        kept = _mark_in(item)
+        mark = kept if kept is not None and not self._supersedes(kept) else self._told
+        return through(mark, (self._covered(), _mirrored_in(item)))
+
+    def _supersedes(self, kept: LogMark) -> bool:
+        told = self._told
+        return told is not None and not (goes_further(kept, told) or contradicts(kept, told))
 
     async def bring(self, namespace: str, name: str) -> float:
         item = self._typed.told.find("ConfigMap", self._place)
         told, kept = self._told, _mark_in(item)
-        if told is None or (kept is not None and (goes_further(kept, told) or contradicts(kept, told))):
+        mark = kept if kept is not None and not self._supersedes(kept) else told
+        mirrored = self.mirrored
+        if mark is None or (mark == kept and mirrored == _mirrored_in(item)):
             return 0.0
         meta = {"name": name, "namespace": namespace}
         if item is not None and item.resource_version:
@@ -75,10 +101,19 @@ class MarkWriter:
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": meta,
-            "data": {**written_mark(told), "about": ABOUT},
+            "data": {
+                **written_mark(mark),
+                **(written_mirrored(mirrored) if mirrored is not None else {}),
+                "about": ABOUT,
+            },
         }
         await self._client.apply(f"/api/v1/namespaces/{namespace}/configmaps/{name}", body)
         return MARK_SHARE_INTERVAL_S
+
+
+def _mirrored_in(item: Item | None) -> Mirrored | None:
+    found = decode(item, ConfigMap) if item is not None else None
+    return read_mirrored(found.data) if found is not None else None
 
 
 def _mark_in(item: Item | None) -> LogMark | None:

@@ -13,6 +13,7 @@ import structlog
 from services.controller.mirror import Mirror
 from shared.bus import Bus, BusError, StreamMessage
 from shared.contracts.codec import MessageError, encode
+from shared.contracts.ipam import Mark
 from shared.contracts.lease import RECORD
 from shared.contracts.query import IPAM_ANSWER, LeasesPage, QueryLeases
 from shared.subjects import IPAM_QUERY, LEASES
@@ -27,12 +28,14 @@ RETRY_S = 1.0
 
 
 class Mirroring:
-    """`ready`: the mirror is what the log says, up to a moment ago. `mirror` is another one after each new start."""
+    """`ready`: the mirror is what the log says, up to `sequence` of log `incarnation`. `mirror` is another one after each new start."""
 
     def __init__(self, bus: Bus, changed: Callable[[], None]) -> None:
         """`changed` is called when there may be something in `mirror.changed()`."""
         self.mirror = Mirror()
         self.ready = False
+        self.incarnation = ""
+        self.sequence = 0
         self._bus = bus
         self._changed = changed
 
@@ -50,8 +53,9 @@ class Mirroring:
 
     async def _keep(self) -> None:
         mirror = Mirror()
-        first_sequence = await self._load(mirror)
+        mark = await self._load(mirror)
         broken = asyncio.Event()
+        self.incarnation, self.sequence = mark.incarnation, mark.sequence
 
         async def take(message: StreamMessage) -> None:
             try:
@@ -62,12 +66,14 @@ class Mirroring:
                 return
             for event in record.events:
                 mirror.fold(event)
-            if mirror.lost:
+            if mirror.lost or record.incarnation != mark.incarnation:
                 broken.set()
-            elif self.ready:
-                self._changed()
+            elif not broken.is_set():
+                self.sequence = message.sequence
+                if self.ready:
+                    self._changed()
 
-        following = await self._bus.follow(LEASES.name, take, start_sequence=first_sequence + 1)
+        following = await self._bus.follow(LEASES.name, take, start_sequence=mark.sequence + 1)
         try:
             await following.caught_up()
             if not broken.is_set():
@@ -78,16 +84,16 @@ class Mirroring:
         finally:
             await following.stop()
 
-    async def _load(self, mirror: Mirror) -> int:
-        """All leases by pages; the sequence of the log from which the mirror must go on."""
-        after, first = "", -1
+    async def _load(self, mirror: Mirror) -> Mark:
+        """All leases by pages; where in the log the mirror must go on."""
+        after, first = "", None
         while True:
             question = encode(QueryLeases(after=after, limit=PAGE_LEASES))
             answer = await self._bus.request(IPAM_QUERY, question, timeout_s=ANSWER_TIMEOUT_S)
             page = IPAM_ANSWER.decode(answer.data)
             if not isinstance(page, LeasesPage):
                 raise MessageError("the allocator answers with something else than leases")
-            first = page.mark.sequence if first < 0 else first
+            first = first or page.mark
             mirror.load(page.leases)
             after = page.next_after
             if not after:

@@ -1,4 +1,5 @@
-"""The mark of the lease log outside JetStream: which log there surely was, and how far it had surely come.
+"""The mark of the lease log outside JetStream: which log there surely was, how far it had surely come, and how far of it the objects of
+Kubernetes tell.
 
 Owns its form, in a file, in a ConfigMap and on the bus, and which of two marks stands. Must not know where one is kept. A mark may lag
 behind by any time: it is read as "the log had at least come to here", and never as the log's end.
@@ -16,19 +17,28 @@ from shared.limits import MARK_COUNT_MAX
 CONFIG_MAP = "orbweaver-lease-log"
 """Where the replicas of a cluster share the mark, in the installation's namespace."""
 KEY = "mark"
+KEY_MIRRORED = "mirrored"
 Count = Annotated[int, msgspec.Meta(ge=0, le=MARK_COUNT_MAX)]
 
 
 class LogMark(msgspec.Struct, frozen=True, kw_only=True):
     """`digest` is the record's (hex). `epoch` counts the losses that were lived through, so that a leader of an earlier log takes
     nothing back. `nodes` are those that hold leases: after a loss they must tell what they hold. The shared mark leaves them out, a
-    cluster's Node objects name them."""
+    cluster's Node objects name them; it names the `unmirrored`: nodes that may have what no SpiderEndpoint tells."""
 
     incarnation: str
     sequence: Count
     digest: str = ""
     epoch: Count = 0
     nodes: tuple[str, ...] = ()
+    unmirrored: tuple[str, ...] = ()
+
+
+class Mirrored(msgspec.Struct, frozen=True, kw_only=True):
+    """What pods had at this record of the log, or were given later and have still, is in the SpiderEndpoints."""
+
+    incarnation: str
+    sequence: Count
 
 
 class KeepMark(msgspec.Struct, frozen=True, kw_only=True, tag="mark.keep.1"):
@@ -69,3 +79,16 @@ def read_mark(data: dict[str, str]) -> LogMark:
 def written_mark(mark: LogMark) -> dict[str, str]:
     """The inverse of `read_mark`."""
     return {KEY: msgspec.json.encode(mark).decode()}
+
+
+def read_mirrored(data: dict[str, str]) -> Mirrored | None:
+    """None where nothing is told, or nothing that can be read: then nothing is promised."""
+    try:
+        return msgspec.json.decode(data[KEY_MIRRORED], type=Mirrored)
+    except (KeyError, msgspec.MsgspecError):
+        return None
+
+
+def written_mirrored(mirrored: Mirrored) -> dict[str, str]:
+    """The inverse of `read_mirrored`."""
+    return {KEY_MIRRORED: msgspec.json.encode(mirrored).decode()}

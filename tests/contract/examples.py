@@ -22,6 +22,7 @@ from shared.contracts import (
     ipam,
     lease,
     mark,
+    mirrored,
     query,
     span,
     witness,
@@ -29,7 +30,21 @@ from shared.contracts import (
 from shared.contracts.codec import encode
 
 GOLDEN = Path(__file__).parent / "golden"
-MODULES = (adopt, attach, collect, disagreement, facts, inventory, ipam, lease, mark, query, span, witness)
+MODULES = (
+    adopt,
+    attach,
+    collect,
+    disagreement,
+    facts,
+    inventory,
+    ipam,
+    lease,
+    mark,
+    mirrored,
+    query,
+    span,
+    witness,
+)
 
 _MARK = ipam.Mark(incarnation="i1", sequence=41, digest="00ff")
 _FACT = facts.ObjectFact(
@@ -240,6 +255,25 @@ EXAMPLES: dict[str, msgspec.Struct] = {
     ),
     "mark.keep.1": mark.KeepMark(
         mark=mark.LogMark(incarnation="i1", sequence=41, digest="00ff", epoch=2, nodes=("n1",))
+    ),
+    "mark.keep.1.unmirrored": mark.KeepMark(
+        mark=mark.LogMark(incarnation="i1", sequence=42, digest="00fe", unmirrored=("n2",))
+    ),
+    "ask.mirrored.1": mirrored.AskMirrored(nodes=("n1", "n2"), after="page-2"),
+    "mirrored.page.1": mirrored.MirroredPage(
+        through=mark.Mirrored(incarnation="i1", sequence=40),
+        addresses=(
+            adopt.AdoptedAddress(
+                address="10.6.0.12/16",
+                pod_namespace="shop",
+                pod_name="web-0",
+                pod_uid="u1",
+                pool="rack-1",
+                node="n2",
+                ifname="eth0",
+            ),
+        ),
+        next_after="page-3",
     ),
     "node.reported.1": lease.NodeReported(node="n2"),
     "node.departed.1": lease.NodeDeparted(node="n2"),

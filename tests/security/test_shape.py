@@ -141,7 +141,7 @@ APART = {
 """Requests whose shape is not a message of the contracts, and the test that holds them."""
 
 
-UNSERVED = {"orb.ipam.adopt", "orb.mark", "orb.rdma.n1"}
+UNSERVED = {"orb.ask.mirrored", "orb.ipam.adopt", "orb.mark", "orb.rdma.n1"}
 """Families of the table that no process of a standalone system takes."""
 
 

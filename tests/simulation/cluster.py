@@ -83,7 +83,6 @@ class Cluster:
         self.wire = Wire()
         self.lines: deque[tuple[float, str, bytes]] = deque(maxlen=lines_kept)
         self._hash = hashlib.blake2b(digest_size=16)
-        self.marks = Marks()
         self.nodes = NODES
         self.shims: dict[str, asyncio.Future[Message]] = {}
         self.dead: dict[str, None] = {}
@@ -98,10 +97,14 @@ class Cluster:
         self.agents = {
             name: Agent(self.hub, name, self.tell, self.wire, self.random, self._crash) for name in NODES
         }
-        self.allocators = [
-            Allocator(self.hub, name, self.tell, self.marks, self._new_incarnation) for name in ("a", "b")
-        ]
         self.controller = Controller(self.hub, self.tell)
+        self.controller.keeps_mark = self.random.random() < 0.5
+        """Then each allocator is on a machine of its own; else they share one, and its mark."""
+        marks = [Marks(), Marks()] if self.controller.keeps_mark else [Marks()] * 2
+        self.allocators = [
+            Allocator(self.hub, name, self.tell, mark, self._new_incarnation)
+            for name, mark in zip(("a", "b"), marks, strict=True)
+        ]
         self.kubelet = Kubelet(self)
         self.workload = Workload(self)
         self.faults = Faults(self)

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
+from shared.contracts.mark import LogMark, goes_further
 from tests.simulation.hub import Stream, Weather
 from tests.simulation.member import Agent, Member
 
@@ -149,14 +150,33 @@ class Faults:
         self._tell("hub killed", self._later(2.0, self._hub_up))
         self._cluster.hub.go_down()
 
+    def _marked(self, *, of_log: str, shared: bool) -> int | None:
+        """How far the log went by what any allocator is told that may lead next: the mark of its machine, or the one that is `shared` where
+        that goes further. None where one is told nothing, or nothing of the log `of_log`: nobody could know of a loss."""
+        cluster = self._cluster
+        common = cluster.controller.mark if shared else None
+        known: list[LogMark] = []
+        for allocator in cluster.allocators:
+            own = allocator.marks.read()
+            best = common if own is None or (common is not None and goes_further(common, own)) else own
+            if best is None or of_log not in ("", best.incarnation):
+                return None
+            known.append(best)
+        return min(mark.sequence for mark in known)
+
     def _log_lost(self) -> None:
         everything = self._random.random() < 0.4
+        # where all streams are lost the controller tells its mark anew, before anybody is answered
+        of_log = "" if everything else self._cluster.checker.state.incarnation
+        marked = self._marked(of_log=of_log, shared=True)
+        if marked is None:
+            self._cluster.count("fault log lost, which nobody could know")
+            return
         self._tell(
             f"the log is lost{', with all streams' if everything else ''}", self._later(2.0, self._hub_up)
         )
         self._cluster.hub.go_down()
-        mark = self._cluster.marks.read()
-        self._cluster.hub.lose(everything=everything, marked=mark.sequence if mark is not None else 0)
+        self._cluster.hub.lose(everything=everything, marked=marked)
         if self._random.random() < 0.4:
             self._kill(self._an_agent(), SILENT_S)
         if self._random.random() < 0.6:
@@ -165,12 +185,14 @@ class Faults:
 
     def _older_copy(self) -> None:
         """Somebody puts back what he saved. The mark outside tells that there was more; where it does not, nobody could know."""
-        hub, mark = self._cluster.hub, self._cluster.marks.read()
-        if self._saved is None or mark is None:
+        hub, of_log = self._cluster.hub, self._cluster.checker.state.incarnation
+        # the facts are put back too, and who tells them may be away
+        marked = self._marked(of_log=of_log, shared=False)
+        if self._saved is None or marked is None:
             return
         streams, log = self._saved
         leases, present = streams.get("LEASES"), hub.streams.get("LEASES")
-        if leases is None or present is None or mark.sequence <= leases.last_sequence + 1:
+        if leases is None or present is None or marked <= leases.last_sequence + 1:
             return
         self._tell(f"the store of record {leases.last_sequence} is put back", self._later(2.0, self._hub_up))
         hub.go_down()

@@ -29,7 +29,7 @@ from shared.contracts.facts import (
     ObjectGone,
     SyncAnswer,
 )
-from shared.contracts.mark import LogMark, goes_further
+from shared.contracts.mark import CONFIG_MAP, KEEP_MARK, LogMark, contradicts, goes_further, written_mark
 from shared.settings import AgentSettings, AllocatorSettings, BusSettings
 from shared.telemetry.telemetry import ActiveSpan
 from tests.simulation.bus import SimulatedBus
@@ -67,7 +67,7 @@ TELEMETRY = SilentTelemetry()
 
 
 class Marks:
-    """The mark outside JetStream; it loses nothing."""
+    """The mark outside JetStream, of one machine; it loses nothing."""
 
     def __init__(self) -> None:
         self.mark: LogMark | None = None
@@ -135,7 +135,7 @@ class Allocator(Member):
         self, hub: Hub, name: str, tell: Callable[[str], None], marks: Marks, incarnation: Callable[[], str]
     ) -> None:
         super().__init__(hub, name, tell, is_local=False)
-        self._marks = marks
+        self.marks = marks
         self._incarnation = incarnation
         self.replica: Replica
 
@@ -152,7 +152,7 @@ class Allocator(Member):
             self.bus,
             TELEMETRY,  # type: ignore[arg-type]
             clock=self.clock,
-            marks=self._marks,
+            marks=self.marks,
             assert_servers=_safe_servers,
             new_incarnation=self._incarnation,
         )
@@ -228,6 +228,8 @@ class Controller(Member):
         super().__init__(hub, "controller", tell, is_local=False)
         self.objects: dict[tuple[str, str, str], ObjectFact | ObjectGone] = {}
         self.stored_s: dict[str, float] = {}
+        self.keeps_mark = False
+        self.mark: LogMark | None = None
         self._version = 0
         self._due = asyncio.Event()
 
@@ -264,6 +266,7 @@ class Controller(Member):
         self.bus.connection.on_reconnect(self._doubt)
         await self._until_done(lambda: self.bus.serve(subjects.ASK_FACTS, self._on_ask))
         await self._until_done(lambda: self.bus.serve(subjects.ASK_SYNC, self._on_sync))
+        await self._until_done(lambda: self.bus.listen(subjects.MARK, self._on_mark))
         while True:
             try:
                 await self._tell()
@@ -306,6 +309,15 @@ class Controller(Member):
             )
             self._sequence = await self.bus.append(subjects.FACTS_SYNCED, encode(synced))
         self._is_synced = True
+
+    def _on_mark(self, message: Message) -> None:
+        """As the controller keeps it, but that it writes at once."""
+        mark = KEEP_MARK.decode(message.data).mark
+        kept = self.mark
+        if self.keeps_mark and (kept is None or not (goes_further(kept, mark) or contradicts(kept, mark))):
+            self.mark = mark
+            manifest: dict[str, object] = {"metadata": {"name": CONFIG_MAP}, "data": written_mark(mark)}
+            self.put("ConfigMap", "orbweaver-system", CONFIG_MAP, manifest)
 
     async def _on_sync(self, _message: Message) -> bytes | None:
         for _ in range(20):

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from shared import subjects
 from shared.bus import Bus
 from shared.contracts import mark
 from shared.contracts.codec import encode
-from shared.contracts.mark import KeepMark, LogMark
+from shared.contracts.mark import KeepMark, LogMark, Mirrored
+from shared.contracts.mirrored import MIRRORED_PAGE, AskMirrored, MirroredPage
 from shared.limits import MARK_SHARE_INTERVAL_S
 from shared.settings import AllocatorSettings
 from tests.cluster.controller.conftest import (
@@ -131,22 +134,53 @@ def test_a_leading_allocator_is_followed_and_writes_are_few(
     forget(crds)
 
 
+def mirrored(server: ApiServer) -> Mirrored | None:
+    found = [one for one in server.client.items(PLACE) if one["metadata"]["name"] == mark.CONFIG_MAP]
+    return mark.read_mirrored(found[0]["data"]) if found else None
+
+
+@pytest.fixture
+def nodes(crds: ApiServer) -> Iterator[None]:
+    for name in ("n1", "n2"):
+        crds.client.create("/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})
+    yield
+    for name in ("n1", "n2"):
+        crds.client.delete(f"/api/v1/nodes/{name}")
+
+
+@pytest.mark.usefixtures("nodes")
 def test_a_wiped_store_is_seen_by_an_allocator_on_a_fresh_node(
     crds: ApiServer, starting: Starting, allocator: Service, fresh_nats_server: NatsServer, tmp_path: Path
 ) -> None:
-    """All streams are gone, and with them the facts; nothing on the new node's disk tells of a log."""
+    """All streams are gone, and with them the facts; nothing on the new node's disk tells of a log, and no agent answers. What the
+    endpoints show is given to nobody else, and is enough to go on."""
     forget(crds)
     place = namespace(crds)
     crds.client.create("/apis/spiderpool.spidernet.io/v2beta1/spiderippools", pool("rack"))
     controller = starting()
-    made = crds.client.create(f"/api/v1/namespaces/{place}/pods", pod("web"))
+    pods = f"/api/v1/namespaces/{place}/pods"
+    made = [crds.client.create(pods, pod(name, node)) for name, node in (("web", "n1"), ("db", "n2"))]
 
-    async def fill() -> int:
+    async def fill() -> tuple[int, dict[str, str]]:
         async with reading(fresh_nats_server) as reader:
-            await attach(reader, made, "rack")
-            return (await reader.bus.stream_state("LEASES")).last_sequence
+            given = {one["spec"]["nodeName"]: (await attach(reader, one, "rack")).address for one in made}
+            last = (await reader.bus.stream_state("LEASES")).last_sequence
+            page: list[MirroredPage] = []
 
-    last = asyncio.run(fill())
+            async def told() -> bool:
+                question = encode(AskMirrored(nodes=("n2", "n7")))
+                answer = await reader.bus.request(subjects.ASK_MIRRORED, question, 10.0)
+                page[:] = [MIRRORED_PAGE.decode(answer.data)]
+                return page[0].through is not None and page[0].through.sequence >= last
+
+            await reader.until(told)
+            assert [(one.node, one.pod_name, one.address) for one in page[0].addresses] == [
+                ("n2", "db", given["n2"])
+            ]
+            return last, given
+
+    last, given = asyncio.run(fill())
+    wait_for(lambda: (found := mirrored(crds)) is not None and found.sequence >= last)
     before = wait_for(lambda: found if (found := kept(crds)) is not None and found.sequence >= last else None)
     for service in (controller, allocator):
         service.kill()
@@ -165,12 +199,26 @@ def test_a_wiped_store_is_seen_by_an_allocator_on_a_fresh_node(
     fresh.start()
     crds.client.delete(LEASE)
     starting("c2")
+
+    async def go_on() -> str:
+        async with reading(fresh_nats_server) as reader:
+            new = await asyncio.to_thread(crds.client.create, pods, pod("new", "n1"))
+            return (await attach(reader, new, "rack")).address
+
     try:
-        fresh.logged("log rebuilt", 60.0)
+        log = fresh.logged("log rebuilt", 60.0)
+        assert any(
+            words in log
+            for words in (
+                f"record {before.sequence} of log {before.incarnation}",
+                f"the mark knows log {before.incarnation}",
+            )
+        )
+        assert asyncio.run(go_on()) not in given.values()
         after = wait_for(lambda: found if (found := kept(crds)) is not None and found.epoch == 1 else None)
         assert after.incarnation != before.incarnation
-        assert f"record {before.sequence} of log {before.incarnation}" in fresh.log.read_text() or (
-            f"the mark knows log {before.incarnation}" in fresh.log.read_text()
+        assert set(after.unmirrored) == {"n1", "n2"}, (
+            "both have more than the endpoints will show from now on"
         )
     finally:
         fresh.kill()

@@ -13,6 +13,7 @@ import pytest
 from shared import subjects
 from shared.bus import BusError, Message
 from shared.contracts.codec import encode
+from shared.contracts.facts import SyncAnswer
 from shared.contracts.ipam import ALLOCATE_REPLY, Allocated, Mark
 from shared.contracts.mark import CONFIG_MAP, KEEP_MARK, LogMark, written_mark
 from shared.failpoint import VARIABLE
@@ -161,6 +162,38 @@ async def _leads_another(cluster: Cluster) -> bool:
     with suppress(BusError):
         return (await cluster.bus.stream_state("LEASES")).last_sequence > 0
     return False
+
+
+def test_a_store_that_was_put_back_with_its_facts_is_seen_before_a_fresh_node_leads(
+    run: Run, replicas: Replicas
+) -> None:
+    """The facts in it are of the same day as the log: only the controller knows the mark of today, and tells it when it is asked."""
+
+    async def body(cluster: Cluster) -> None:
+        start_on_node(replicas, "a1")
+        node = FakeNode(cluster.bus, "n1")
+        await node.listen()
+        node.claims = [await attached(cluster, f"c{i}") for i in range(3)]
+        replicas.kill("a1")
+        last = (await cluster.bus.stream_state("LEASES")).last_sequence
+        incarnation = noted(replicas, "a1").incarnation
+        await keep(cluster, LogMark(incarnation=incarnation, sequence=last - 1))
+        asked: list[int] = []
+
+        async def tell(_: Message) -> bytes:
+            if not asked:
+                await keep(cluster, LogMark(incarnation=incarnation, sequence=last + 50))
+            asked.append((await cluster.bus.stream_state("FACTS")).last_sequence)
+            return encode(SyncAnswer(facts_sequence=asked[-1], objects=0))
+
+        await cluster.bus.serve(subjects.ASK_SYNC, tell)
+        start_on_node(replicas, "a2")
+        log = await asyncio.to_thread(replicas["a2"].logged, "log rebuilt", 20.0)
+        assert f"record {last + 50} was acknowledged" in log
+        assert '"leading"' not in log.partition("log rebuilt")[0], "it was believed first"
+        await has_all(cluster, node)
+
+    run(body)
 
 
 def test_a_leader_tells_the_mark_until_it_is_kept(run: Run, replicas: Replicas) -> None:

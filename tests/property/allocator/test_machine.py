@@ -7,6 +7,7 @@ state after each record.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import hypothesis.strategies as st
@@ -256,6 +257,14 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def no_address_on_two_owners(self) -> None:
         self.world.held()
+
+    @invariant()
+    def who_may_have_more_than_endpoints_show_is_known(self) -> None:
+        state = self.world.state
+        names = Counter((h.namespace, h.name) for h in state.holdings.values() if h.namespace)
+        nodes = {h.node for h in state.holdings.values() if names[h.namespace, h.name] != 1}
+        kept = {one.claim.node for one in state.quarantine.values()}
+        assert state.unmirrored() == (nodes | kept) - {""}
 
     def teardown(self) -> None:
         """All pods go and every attachment is detached: nothing is held."""
