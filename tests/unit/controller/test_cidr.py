@@ -128,6 +128,21 @@ def test_the_controller_managers_flags_where_kubeadm_tells_nothing() -> None:
     assert (broken.status.phase, broken.event) == ("NotReady", "ClusterNotReady")
 
 
+@pytest.mark.parametrize(
+    ("told", "missing"),
+    [("podSubnet: 10.1.0.0/16", "services"), ("serviceSubnet: 10.2.0.0/16", "pods")],
+)
+def test_what_kubeadm_leaves_out_is_told_by_the_controller_manager(told: str, missing: str) -> None:
+    kubeadm = {"ClusterConfiguration": f"networking:\n  {told}\n"}
+    assert needs_controller_arguments(kubeadm)
+    flag = "--service-cluster-ip-range=" if missing == "services" else "--cluster-cidr="
+    found = synced(
+        "cluster", kubeadm=kubeadm, controller_arguments=("first", f"{flag}10.3.0.0/16,nonsense,fd03::/64")
+    )
+    of_flag = ("10.3.0.0/16", "fd03::/64")
+    assert found == ((("10.1.0.0/16",), of_flag) if missing == "services" else (of_flag, ("10.2.0.0/16",)))
+
+
 def test_a_cni_configuration_that_is_none_has_no_name() -> None:
     assert network_name('{"name": "cilium"}') == "cilium"
     assert network_name("[]") == network_name("nonsense") == network_name('{"name": 3}') == ""
