@@ -39,7 +39,7 @@ KINDS_FOLLOW_S = 10.0
 """Within this after the first sign the kinds go too, or they are to stay."""
 AGAIN_S = 0.5
 PAGE, WRITERS = 500, 16
-NOT_FOUND, CONFLICT = 404, 409
+NOT_FOUND, CONFLICT, NO_RIGHTS = 404, 409, (401, 403)
 _KINDS = {row.kind: row.plural for row in KINDS if row.ours}
 _DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 _RBAC = "/apis/rbac.authorization.k8s.io/v1"
@@ -128,16 +128,17 @@ class Leaving:
                 if state == "there" and time.monotonic() > until_s:
                     log.info("the kind stays, and its finalizers with it", kind=plural)
                     return
-            except KubeRefused as error:
-                # our rights are gone: another replica was done, or somebody took them away
-                log.info("finalizers are not taken off any more", kind=plural, error=str(error))
-                return
             except KubeError as error:
+                if isinstance(error, KubeRefused) and error.status in NO_RIGHTS:
+                    # another replica was done, or somebody took them away
+                    log.info("finalizers are not taken off any more", kind=plural, error=str(error))
+                    return
                 log.info("finalizers are not taken off yet", kind=plural, error=str(error))
             await asyncio.sleep(AGAIN_S)
 
     async def _free(self, plural: str) -> int:
-        """Takes our finalizer off every object of the kind; answers how many had it."""
+        """Takes our finalizer off every object of the kind that is being deleted; answers how many had it. Those that are not yet will be,
+        and before that admission would put it on again."""
         every = f"/apis/{API_VERSION}/{plural}"
         found, continued = 0, ""
         while True:
@@ -150,8 +151,9 @@ class Leaving:
                 raise
             held = [one for one in page.items if FINALIZER in one.metadata.finalizers]
             found += len(held)
-            for start in range(0, len(held), WRITERS):
-                writers = (self._unprotect(plural, one) for one in held[start : start + WRITERS])
+            leaving = [one for one in held if one.metadata.terminating]
+            for start in range(0, len(leaving), WRITERS):
+                writers = (self._unprotect(plural, one) for one in leaving[start : start + WRITERS])
                 await asyncio.gather(*writers)
             continued = page.metadata.continued
             if not continued:
