@@ -81,9 +81,13 @@ class System(OurSystem):
 
     @property
     def programs(self) -> dict[str, Program]:
-        """By the name of their log."""
-        every = (self.hub, *self.allocators, self.controller, *self.leaves.values(), *self.agents.values())
-        return {program.log.stem: program for program in every}
+        """By what they are and where."""
+        ours = (self.hub, *self.allocators, self.controller)
+        return {
+            **{program.log.stem: program for program in ours},
+            **{f"leaf of {name}": program for name, program in self.leaves.items()},
+            **{f"agent of {name}": program for name, program in self.agents.items()},
+        }
 
     def tools_bus(self, node: str = "") -> settings.BusSettings:
         """How a tool connects; to ask the services of a node, name it."""

@@ -55,6 +55,7 @@ def main(arguments: list[str]) -> int:
             values |= ready.measure(cluster, system, say, rounds=1 if short else ready.ROUNDS)
             values["api_writes_per_attach"] = requests.writes_per_attach(cluster, say)
             requests.idle_per_min(cluster.server, say, "2 agents")
+            memory.say_each(system.programs, say)
         values["api_requests_idle_per_min"] = requests.idle_with_many_agents(Path(root, "many"), say)
         values["webhook_p99_ms"] = admission.p99_ms(Path(root, "admission"), say)
         if not short:

@@ -1,5 +1,5 @@
-"""The controller's memory in a cluster of 150,000 pods. The pods are put into etcd as the API server would store them, since creating them
-one by one takes an hour; the API server then lists and watches them as its own.
+"""The memory of each part, and the controller's in a cluster of 150,000 pods. Those pods are put into etcd as the API server would store
+them, since creating them one by one takes an hour; the API server then lists and watches them as its own.
 """
 
 from __future__ import annotations
@@ -7,13 +7,14 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
 from tests.cluster.bench.stage import Services, memory_mib
 from tests.support.kube import ApiServer
+from tests.support.kube_process import Program
 
 PODS = 150_000
 NODES = 5_000
@@ -46,6 +47,12 @@ def controller_mib(directory: Path, say: Callable[[str], None], pods: int = PODS
         for name, pid in pids.items():
             say(f"{name}: {memory_mib(pid):.0f} MiB, at most {memory_mib(pid, 'VmHWM'):.0f} MiB")
         return memory_mib(services.controller.pid, "VmHWM")
+
+
+def say_each(programs: Mapping[str, Program], say: Callable[[str], None]) -> None:
+    """The memory of every part of a small cluster's system, after what it has done so far."""
+    for name, program in programs.items():
+        say(f"{name}: {memory_mib(program.pid):.0f} MiB, at most {memory_mib(program.pid, 'VmHWM'):.0f} MiB")
 
 
 def _put(server: ApiServer, pods: list[dict[str, Any]]) -> None:
