@@ -240,6 +240,11 @@ def tools_inbox(node: str) -> str:
     return f"{inbox('tools')}.{token(node)}"
 
 
+def allocator_inbox(node: str) -> str:
+    """The prefix of the inboxes in which the allocators await the answers of one node, as `tools_inbox`."""
+    return f"{inbox('allocator')}.{token(node)}"
+
+
 class Permissions(msgspec.Struct, frozen=True, kw_only=True):
     """What one identity may publish and subscribe; `responds_s` > 0 lets it answer a request within that time."""
 
@@ -366,6 +371,7 @@ def leaf_link(node: str) -> Permissions:
             span("agent", node),
             span("rdma", node),
             f"{tools_inbox(node)}.>",
+            f"{allocator_inbox(node)}.>",
         ),
         subscribe=(
             f"{node_inbox(node)}.>",

@@ -28,6 +28,7 @@ from services.allocator.state import Holding, State
 from services.allocator.watch import Watch
 from shared import limits, subjects
 from shared.bus import Bus, BusError
+from shared.bus.node_questions import NodeQuestions
 from shared.clock import Clock
 from shared.contracts.codec import MessageError, encode
 from shared.contracts.collect import ASK_DETACH_TIMEOUT_S, DETACH_ANSWER, AskDetach, DetachAnswer
@@ -58,7 +59,7 @@ class Collector:
         metrics: AllocatorMetrics,
         due: Callable[[Key], None],
     ) -> None:
-        self._bus = bus
+        self._nodes = NodeQuestions(bus, "allocator")
         self._state = state
         self._facts = facts
         self._watch = watch
@@ -108,6 +109,7 @@ class Collector:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._nodes.close()
 
     def scan(self) -> None:
         """Everything is judged now."""
@@ -203,7 +205,8 @@ class Collector:
             self._tell_held_back(holding.node, now_s)
             return
         for ask in asks:
-            task = asyncio.create_task(self._ask(ask, verdict.rule, key))
+            leases = len(holding.interfaces[ask[2]].leases)
+            task = asyncio.create_task(self._ask(ask, leases, verdict.rule, key))
             self._asking[ask] = task
             task.add_done_callback(lambda _, ask=ask: self._asking.pop(ask, None))
 
@@ -213,16 +216,16 @@ class Collector:
             self._held_back_s[node] = now_s
             log.warning("many pods of a node are gone without a DEL: they are detached slowly", node=node)
 
-    async def _ask(self, ask: tuple[str, str, str, int], rule: str, key: Key) -> None:
-        """The release comes as that of every DEL does; what no agent answers for is judged again later."""
+    async def _ask(self, ask: tuple[str, str, str, int], leases: int, rule: str, key: Key) -> None:
+        """The release of the interface and its leases comes as that of every DEL does; what no agent answers for is judged again later."""
         node, container_id, ifname, generation = ask
         question = AskDetach(
             container_id=container_id, ifname=ifname, generation=generation, reason=f"collected: {rule}"
         )
         async with self._slots:
             try:
-                reply = await self._bus.request(
-                    subjects.ask_detach(node), encode(question), ASK_DETACH_TIMEOUT_S
+                reply = await self._nodes.request(
+                    node, subjects.ask_detach(node), encode(question), ASK_DETACH_TIMEOUT_S
                 )
                 answer = DETACH_ANSWER.decode(reply.data)
             except (BusError, MessageError) as error:
@@ -230,6 +233,8 @@ class Collector:
         is_detached = answer.outcome == "detached"
         if answer.outcome == "failed":
             self._metrics.not_collected()
+        elif is_detached:
+            self._metrics.collected(leases)
         log.info(
             "detach asked",
             node=node,

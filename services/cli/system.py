@@ -18,12 +18,13 @@ import msgspec
 import structlog
 
 from services.cli.failure import CommandError
-from services.cli.survey import NodeBus, NodeQuestions
+from services.cli.survey import NodeBus
 from services.standalone.assembly import tools_bus
 from services.standalone.process import is_alive
 from services.standalone.state import StandaloneError, read_credentials, read_system
 from services.standalone.system import Credentials, NodeSpec, Ports, SystemFile
 from shared.bus import Bus, BusDenied, BusError, BusTimeout, NoResponder, StreamMissing
+from shared.bus.node_questions import NodeQuestions
 from shared.contracts.codec import MessageError
 from shared.contracts.facts import FACT, ObjectFact
 from shared.settings import BusSettings, ToolsSettings, read_settings
@@ -52,7 +53,7 @@ class System:
         self.credentials = credentials
         self.bus = bus
         self.in_cluster = in_cluster
-        self._questions = NodeQuestions(bus)
+        self._questions = NodeQuestions(bus, "tools")
 
     async def node_bus(self, node: str) -> NodeBus:
         """How to ask the services of `node`."""

@@ -15,8 +15,12 @@ from typing import Any
 Json = dict[str, Any]
 
 
+class Rejected(Exception):
+    """The webhook refused the pod: its sentence."""
+
+
 def injected(url: str, ca_file: str, pod: Json) -> Json:
-    """The pod as it would be stored. Raises AssertionError where it is refused."""
+    """The pod as it would be stored. Raises Rejected."""
     review = {
         "apiVersion": "admission.k8s.io/v1",
         "kind": "AdmissionReview",
@@ -35,7 +39,8 @@ def injected(url: str, ca_file: str, pod: Json) -> Json:
     trust = ssl.create_default_context(cafile=ca_file)
     with urllib.request.urlopen(request, timeout=10, context=trust) as answer:
         response = json.loads(answer.read())["response"]
-    assert response["allowed"], response
+    if not response["allowed"]:
+        raise Rejected(response["status"]["message"])
     operations: list[Json] = json.loads(base64.b64decode(response["patch"])) if "patch" in response else []
     return _patched(pod, operations)
 

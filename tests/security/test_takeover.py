@@ -46,6 +46,7 @@ VICTIMS_OWN = (
     subjects.ask_agent(VICTIM),
     f"{subjects.node_inbox(VICTIM, 'agent')}.guess",
     f"{subjects.tools_inbox(VICTIM)}.guess",
+    f"{subjects.allocator_inbox(VICTIM)}.guess",
 )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from services.standalone.demo_place import Place
-from tests.conformance.objects import Json, namespace, pod, pool, stateful_set
+from tests.conformance.objects import NODES, namespace, owned, pod, pool
 from tests.conformance.world import World
 
 _WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
@@ -32,24 +32,18 @@ def _lose(world: World) -> None:
         namespace(LOST), pool(LOST, "172.20.9.0/24", ["172.20.9.10-172.20.9.29"], namespaceName=[LOST])
     )
     world.keep(LOST)
-    owners: list[Json] = [
-        {"apiVersion": group, "kind": kind, "metadata": {"name": kind.lower(), "uid": f"{kind}-lost"}}
-        for group, kind in (
-            ("apps/v1", "ReplicaSet"),
-            ("apps/v1", "DaemonSet"),
-            ("batch/v1", "Job"),
-        )
-    ]
-    database = stateful_set("db", LOST, replicas=1)
-    world.apply(database)
-    names = [("alone", None), ("db-0", database), *((f"{one['metadata']['name']}-x", one) for one in owners)]
-    for name, owner in names:
-        world.start(pod(name, LOST, owner=owner, ippool={"ipv4": [LOST]}))
-    assert len(world.records(LOST)) == len(names)
+    kinds = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob")
+    owners = [owned(kind, kind.lower(), LOST, replicas=1) for kind in kinds]
+    world.apply(*owners)
+    pods = [pod("alone", LOST, node=NODES[1], ippool={"ipv4": [LOST]})]
+    pods += [pod(f"{one['metadata']['name']}-0", LOST, owner=one, ippool={"ipv4": [LOST]}) for one in owners]
+    for one in pods:
+        world.start(one)
+    assert len(world.records(LOST)) == len(pods)
     for running in tuple(world.running):
         world.remove(running.manifest)
         world.forget(running)
-    world.remove(database)
+    world.remove(*owners)
 
 
 @pytest.fixture

@@ -2,151 +2,166 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import urllib.request
-
 import pytest
 
-from services.standalone.demo_netns import LabError
-from services.standalone.state import read_system
-from services.standalone.system import ServiceEntry
 from tests.conformance.case import case
-from tests.conformance.objects import NODES, Json, again, namespace, pod, pool, stateful_set
+from tests.conformance.objects import NODES, Json, again, namespace, owned, pod, stateful_set
 from tests.conformance.services.conftest import LOST, SHOP
+from tests.conformance.services.numbered import net, net6
+from tests.conformance.services.process import restart
+from tests.conformance.services.test_metric import collected
 from tests.conformance.world import Running, World, until
 
-IPPOOL = {"ipv4": ["ours"]}
+BOTH = {"ipv4": ["p1"], "ipv6": ["q1"]}
+POOLS = ("p1", "q1")
 _COLLECTED_S = 90.0
 _LOST_S = 240.0
 
 
-def ours(count: int = 10) -> Json:
-    return pool("ours", "172.20.1.0/24", [f"172.20.1.10-172.20.1.{9 + count}"])
-
-
-def service(world: World, name: str, node: str = "") -> ServiceEntry:
-    known = read_system(world.system.state)
-    assert known is not None
-    return next(one for one in known.services if (one.service, one.node) == (name, node))
-
-
-def restart(world: World, name: str, node: str = "") -> None:
-    """Kills one service and waits until the supervisor has another in its place, ready."""
-    mark = service(world, name, node).mark
-    assert mark is not None
-    os.kill(mark.pid, signal.SIGKILL)
-    until(lambda: service(world, name, node).mark not in (mark, None), f"{name} runs again")
-    until(lambda: ready(world), "all is ready")
-
-
-def ready(world: World) -> bool:
-    try:
-        world.system.cli("status")
-    except LabError:
-        return False
-    return True
+def ours(count: int = 10) -> tuple[Json, Json]:
+    """Pools of both families."""
+    last = 9 + count
+    return (
+        net(1, ips=[f"172.20.1.10-172.20.1.{last}"]),
+        net6(1, ips=[f"fd00:20:1::10-fd00:20:1::{last}"]),
+    )
 
 
 @case("G00001")
 def test_a_namespace_deleted(world: World) -> None:
-    world.apply(namespace("gone"), ours())
-    running = [world.start(pod(f"web-{n}", "gone", ippool=IPPOOL)) for n in range(3)]
-    world.remove(*(one.manifest for one in running), namespace("gone"))
+    """With pods of every kind of owner on both nodes; those of another namespace stay."""
+    world.apply(namespace("gone"), *ours())
+    kinds = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job")
+    owners = [owned(kind, kind.lower(), "gone", replicas=1) for kind in kinds]
+    world.apply(*owners)
+    pods = [
+        pod(f"{owner['metadata']['name']}-0", "gone", node=NODES[n % 2], owner=owner, ippool=BOTH)
+        for n, owner in enumerate(owners)
+    ]
+    running = [world.start(one) for one in (*pods, pod("alone", "gone", ippool=BOTH))]
+    stays = world.start(pod("stays", SHOP, ippool=BOTH))
+    world.remove(*(one.manifest for one in running), *owners, namespace("gone"))
     for one in running:
         world.end(one, with_object=False)
-    world.sane("ours")
+    world.sane(*POOLS)
+    assert list(world.records("p1")) == [one for one in stays.all_addresses() if "." in one]
+    until(lambda: world.endpoints("gone") == {}, "no endpoint is left")
 
 
 @case("G00002")
-def test_one_name_in_two_namespaces(world: World) -> None:
-    world.apply(namespace("market"), ours())
-    first = world.start(pod("web", SHOP, ippool=IPPOOL))
-    second = world.start(pod("web", "market", ippool=IPPOOL))
-    world.end(first)
-    until(lambda: len(world.records("ours")) == 1, "one record is left")
-    assert list(world.records("ours")) == second.all_addresses()
-    world.sane("ours")
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+@pytest.mark.parametrize("kind", ["", "StatefulSet"])
+def test_one_name_in_three_namespaces(world: World, kind: str, order: tuple[int, ...]) -> None:
+    names = (SHOP, "market", "shop-2")
+    world.apply(*map(namespace, names[1:]), *ours())
+    running: list[Running] = []
+    owners: list[Json] = []
+    for name in names:
+        owner = stateful_set("web", name, replicas=1) if kind else None
+        owners += [owner] if owner else []
+        world.apply(*([owner] if owner else []))
+        running.append(world.start(pod("web-0", name, owner=owner, ippool=BOTH)))
+    for left, number in enumerate(order, start=1):
+        if kind:
+            world.remove(owners[number])
+        world.end(running[number])
+        until(lambda left=left: len(world.records("p1")) == 3 - left, "one record less")
+        world.sane(*POOLS)
 
 
 @case("G00006")
-@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
-def test_a_job_that_ended(world: World, phase: str) -> None:
-    world.apply(ours())
-    job = {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {"name": "sum", "namespace": SHOP, "uid": "sum-uid"},
-    }
-    running = world.start(pod("sum-x", SHOP, owner=job, ippool=IPPOOL))
-    world.apply(running.manifest | {"status": {"phase": phase}})
+@pytest.mark.parametrize("families", [BOTH, {"ipv4": ["p1"]}], ids=str)
+@pytest.mark.parametrize(
+    ("phase", "policy"), [("Succeeded", "Never"), ("Succeeded", "OnFailure"), ("Failed", "Never")]
+)
+@pytest.mark.parametrize("kind", ["Job", "CronJob"])
+def test_a_job_that_ended(world: World, kind: str, phase: str, policy: str, families: Json) -> None:
+    ended(world, kind, phase, policy, families)
+
+
+@case("G00006")
+@case("K00001")
+def test_a_job_that_may_be_tried_again_is_collected(world: World) -> None:
+    """As it seems to live when its DEL comes; and that is counted."""
+    counted = collected(world)
+    ended(world, "Job", "Failed", "OnFailure", BOTH)
+    assert collected(world) == counted + len(BOTH)
+
+
+def ended(world: World, kind: str, phase: str, policy: str, families: Json) -> None:
+    """A pod ends and its object stays; another of its owner runs on."""
+    world.apply(*ours())
+    owner = owned(kind, "sum", SHOP)
+    running, stays = (world.start(pod(f"sum-{x}", SHOP, owner=owner, ippool=families)) for x in "xy")
+    manifest = running.manifest | {"status": {"phase": phase}}
+    manifest["spec"] = manifest["spec"] | {"restartPolicy": policy}
+    world.apply(manifest)
     world.end(running, with_object=False)
-    until(lambda: world.records("ours") == {}, "given back", _COLLECTED_S)
+    kept = {one for one in stays.all_addresses() if "." in one}
+    until(lambda: set(world.records("p1")) == kept, "given back", _COLLECTED_S)
+    world.sane(*POOLS)
 
 
 @case("G00008")
 @case("R00001")
 @case("R00004")
-def test_parts_restart_while_pods_come_and_go(world: World) -> None:
-    world.apply(ours())
-    for name, node in (("agent", NODES[0]), ("controller", ""), ("allocator", "")):
-        before = world.start(pod(f"before-{name}", SHOP, ippool=IPPOOL))
+@pytest.mark.parametrize(
+    ("name", "node"), [("agent", NODES[0]), ("controller", ""), ("allocator", ""), ("webhook", "")]
+)
+def test_parts_restart_while_pods_come_and_go(world: World, name: str, node: str) -> None:
+    """Twice; who runs keeps what it has, who went meanwhile is gone."""
+    world.apply(*ours())
+    stays = world.start(pod("stays", SHOP, ippool=BOTH))
+    kept = stays.addresses
+    for number in range(2):
+        before = [world.start(pod(f"before-{number}-{n}", SHOP, ippool=BOTH)) for n in range(2)]
+        world.end(before[0])
         restart(world, name, node)
-        world.start(pod(f"after-{name}", SHOP, ippool=IPPOOL))
-        world.end(before)
-    world.sane("ours")
+        world.start(pod(f"after-{number}", SHOP, node=NODES[number], ippool=BOTH))
+        world.end(before[1])
+        world.sane(*POOLS)
+    world.end(stays, with_object=False)
+    assert world.sandbox(stays.manifest).addresses == kept
+    world.sane(*POOLS)
 
 
 @case("G00011")
-def test_two_stateful_sets_on_one_pool(world: World) -> None:
-    world.apply(ours(6))
-    for round_number in range(2):
-        running: list[Running] = []
-        for name in ("db", "queue"):
-            owner = stateful_set(name, SHOP, replicas=3)
+@pytest.mark.parametrize("sizes", [((3, 3), (3, 3)), ((1, 5), (4, 2), (2, 4), (0, 6), (6, 0))])
+def test_two_stateful_sets_on_one_pool(world: World, sizes: tuple[tuple[int, int], ...]) -> None:
+    """The pool has as many addresses as they have pods at most: none may wait for one that nobody has."""
+    world.apply(*ours(6))
+    owners = [stateful_set(name, SHOP, replicas=0) for name in ("db", "queue")]
+    running: dict[str, Running] = {}
+    for wanted in sizes:
+        for owner, count in zip(owners, wanted, strict=True):
+            owner["spec"]["replicas"] = count
             world.apply(owner)
-            running += [world.start(pod(f"{name}-{n}", SHOP, owner=owner, ippool=IPPOOL)) for n in range(3)]
-        world.sane("ours")
-        kept = {one.name: one.all_addresses() for one in running}
-        for one in tuple(running):
+            name = owner["metadata"]["name"]
+            for one in [one for one in running.values() if one.name.startswith(name)][count:][::-1]:
+                world.end(running.pop(one.name))
+        until(
+            lambda: len(world.records("p1")) == len(running),
+            "what was scaled down is given back",
+            _COLLECTED_S,
+        )
+        for owner, count in zip(owners, wanted, strict=True):
+            for name in [f"{owner['metadata']['name']}-{n}" for n in range(count)]:
+                if name not in running:
+                    running[name] = world.start(pod(name, SHOP, owner=owner, ippool=BOTH))
+        world.sane(*POOLS)
+        for name, one in tuple(running.items()):
+            kept = one.addresses
             world.end(one)
-            other = world.start(again(one.manifest))
-            assert other.all_addresses() == kept[one.name], round_number
-            world.end(other)
-        for name in ("db", "queue"):
-            world.remove(stateful_set(name, SHOP, replicas=3))
-        until(lambda: world.records("ours") == {}, "both sets are gone", _COLLECTED_S)
-
-
-@case("K00001")
-def test_metrics(world: World) -> None:
-    def series(name: str, node: str = "") -> dict[str, float]:
-        with urllib.request.urlopen(
-            f"http://{service(world, name, node).http}/metrics", timeout=10
-        ) as answer:
-            lines = answer.read().decode().splitlines()
-        values: dict[str, float] = {}
-        for line in lines:
-            if not line.startswith("#"):
-                labelled, _, value = line.rpartition(" ")
-                series_name = labelled.partition("{")[0]
-                values[series_name] = values.get(series_name, 0.0) + float(value)
-        return values
-
-    pools = series("controller")["spiderpool_total_ippool_counts"]
-    world.apply(ours())
-    before = series("agent", NODES[0])
-    world.end(world.start(pod("web", SHOP, ippool=IPPOOL)))
-    after = series("agent", NODES[0])
-    for name in ("spiderpool_ipam_allocation_counts_total", "spiderpool_ipam_release_counts_total"):
-        assert after[name] == before.get(name, 0.0) + 1
-    assert after["spiderpool_ipam_allocation_duration_seconds_count"] > before.get(
-        "spiderpool_ipam_allocation_duration_seconds_count", 0.0
-    )
-    until(
-        lambda: series("controller")["spiderpool_total_ippool_counts"] == pools + 1,
-        "the controller counts the pool",
-    )
+            running[name] = world.start(again(one.manifest))
+            assert running[name].addresses == kept, (wanted, name)
+        world.sane(*POOLS)
+        told = {name: one["status"]["current"]["uid"] for name, one in world.endpoints(SHOP).items()}
+        assert told == {name: one.manifest["metadata"]["uid"] for name, one in running.items()}
+    for owner in owners:
+        world.remove(owner)
+    for one in tuple(running.values()):
+        world.end(one)
+    until(lambda: world.records("p1") == {}, "both sets are gone", _COLLECTED_S)
 
 
 @case("G00003")
@@ -154,3 +169,4 @@ def test_metrics(world: World) -> None:
 def test_no_del_ever_came(world: World) -> None:
     """Pods whose objects and sandboxes went when the session began: as with a plugin taken away, or no grace at all."""
     until(lambda: world.records(LOST) == {}, "collected", _LOST_S)
+    assert world.endpoints(LOST) == {}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from services.standalone.state import read_system
 from tests.integration.cli.stage import NODES, POD, Attached, Stage
 
 NODE = """\
@@ -56,6 +58,19 @@ def addresses(stage: Stage, pod: str) -> list[str]:
     return [item["address"] for item in answer["items"]]
 
 
+def counted(stage: Stage) -> float:
+    """Addresses that were collected, by all replicas."""
+    known = read_system(stage.system.state)
+    assert known is not None
+    total = 0.0
+    for one in known.services:
+        if one.service == "allocator":
+            with urllib.request.urlopen(f"http://{one.http}/metrics", timeout=10) as answer:
+                lines = answer.read().decode().splitlines()
+            total += sum(float(x.split()[-1]) for x in lines if x.startswith("spiderpool_ip_gc_counts_total"))
+    return total
+
+
 def test_a_dry_run_tells_of_each_lease(stage: Stage, attached: list[Attached]) -> None:
     answer = judged(stage, "--dry-run")
     assert answer["counts"] == {"keep": 4} and answer["dryRun"] and not answer["heldBack"]
@@ -70,6 +85,7 @@ def test_a_dry_run_tells_of_each_lease(stage: Stage, attached: list[Attached]) -
 def test_a_pod_that_is_gone_is_detached_by_its_node_and_then_released(
     stage: Stage, attached: list[Attached], cluster: None
 ) -> None:
+    before = counted(stage)
     (stage.manifests / "web-1.yaml").unlink()
     stage.done("sync")
     dry = [one for one in judged(stage, "--dry-run")["verdicts"] if one["podName"] == "web-1"]
@@ -80,6 +96,7 @@ def test_a_pod_that_is_gone_is_detached_by_its_node_and_then_released(
     assert answer["counts"]["detach"] == 2
     assert {one["podName"] for one in answer["verdicts"]} == {"web-1"}
     until(lambda: not addresses(stage, "web-1"))
+    until(lambda: counted(stage) == before + 2)
     assert len(addresses(stage, "web-2")) == 2
     events = json.loads(stage.done("get", "events", "-n", "prod", "-o", "json"))["items"]
     assert any("collected: missing" in json.dumps(one) for one in events)

@@ -16,6 +16,7 @@ from shared.subjects import (
     LEAF_DENY,
     STREAMS,
     allocate,
+    allocator_inbox,
     ask_agent,
     attach,
     cni,
@@ -63,6 +64,7 @@ FOREIGN = (
     "orb.facts.synced._._",
     f"{node_inbox(OTHER, 'agent')}.guessed",
     f"{tools_inbox(OTHER)}.guessed",
+    f"{allocator_inbox(OTHER)}.guessed",
     f"{inbox('shim')}.guessed",
     f"{inbox('allocator')}.guessed",
 )
