@@ -5,6 +5,7 @@ Owns where they are read in each kind of cluster, and what is said when they can
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from shared.net.ranges import parse_cidr
 SYNCED, NOT_READY = "Synced", "NotReady"
 _CALICO_NAMES = ("calico", "k8s-pod-network")
 NOT_OURS = "00-multus"
+_SUBNET_LINE = re.compile(r"^[ \t]*(podSubnet|serviceSubnet):[ \t]*([^\s#]+)", re.MULTILINE)
 CNI_SUFFIXES = (".conf", ".conflist")
 
 
@@ -130,13 +132,16 @@ def _cluster(sources: Sources) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _kubeadm(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """`podSubnet` and `serviceSubnet`, below `networking` or wherever a line has them: the reference looks for the words alone."""
     networking: object = None
     for tree in load(text):
         if isinstance(tree.value, dict):
             networking = cast("Json", tree.value).get("networking")
             break
     members = cast("Json", networking) if isinstance(networking, dict) else {}
-    return _cidrs(str(members.get("podSubnet") or "")), _cidrs(str(members.get("serviceSubnet") or ""))
+    words = {key: value.strip("\"'") for key, value in _SUBNET_LINE.findall(text)}
+    pods, services = (str(members.get(key) or words.get(key, "")) for key in ("podSubnet", "serviceSubnet"))
+    return _cidrs(pods), _cidrs(services)
 
 
 def _flag(arguments: Iterable[str], flag: str) -> tuple[str, ...]:

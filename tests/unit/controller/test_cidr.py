@@ -31,6 +31,21 @@ def test_cluster_and_none() -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "podSubnet: 10.1.0.0/16\nserviceSubnet: 10.2.0.0/16\n",
+        "networking:\n  dnsDomain: x\n  podSubnet: '10.1.0.0/16'\n  serviceSubnet: \"10.2.0.0/16\" # ours\n",
+        "networking: {podSubnet: 10.1.0.0/16, serviceSubnet: 10.2.0.0/16}",
+        "not: [yaml\n\tpodSubnet: 10.1.0.0/16\n\tserviceSubnet:   10.2.0.0/16",
+        "etcd: {}\nnetworking:\n    serviceSubnet: 10.2.0.0/16\n    podSubnet: 10.1.0.0/16",
+    ],
+)
+def test_kubeadms_text_is_read_wherever_it_has_them(text: str) -> None:
+    found = synced("cluster", kubeadm={"ClusterConfiguration": text})
+    assert found == (("10.1.0.0/16",), ("10.2.0.0/16",))
+
+
+@pytest.mark.parametrize(
     ("network", "expected"),
     [
         ("flannel", PODS),
