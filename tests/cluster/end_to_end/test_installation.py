@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.support.kube_cluster import Cluster, await_true
 from tests.support.kube_installation import NAMESPACE, TAGS, Installation
@@ -14,6 +16,26 @@ from tests.support.kube_space import Space, assert_distinct
 from tests.support.kube_workload import GROUP, deployment, stateful_set
 
 PODS = 8
+
+
+def test_the_command_tells_what_would_become_of_each_lease(system: Installation, space: Space) -> None:
+    space.apply(deployment("web", 2), stateful_set("db", 2))
+    space.await_pods(4)
+
+    def verdicts() -> list[dict[str, Any]]:
+        words = ("orbweaver", "gc", "--dry-run", "-o", "json")
+        said = json.loads(system.kubectl("exec", "deploy/orbweaver-tools", "--", *words))
+        assert said["dryRun"] and not said["heldBack"]
+        return [one for one in said["verdicts"] if one["podNamespace"] == space.name]
+
+    held = space.addresses()
+    told = verdicts()
+    assert {one["address"] for one in told} == set().union(*held.values())
+    assert {(one["action"], one["rule"]) for one in told} == {("keep", "has addresses"), ("keep", "static")}
+    assert all(one["podName"] in one["reason"] for one in told)
+    space.kubectl("scale", "statefulset/db", "--replicas=0")
+    space.kubectl("delete", "deployment", "web")
+    await_true("no verdict without a lease", lambda: not verdicts())
 
 
 def test_an_upgrade_while_pods_come_and_go(cluster: Cluster, system: Installation, space: Space) -> None:
