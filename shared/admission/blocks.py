@@ -162,7 +162,9 @@ def _block_errors(block: Block, path: str, cni_type: str) -> list[FieldError]:
                 out.append(invalid(member(path, "linkState"), sentence, "NotSupported"))
             return out
         case IpoibConfig():
-            return _required(block.master, member(path, "master"))
+            sentence = interface_error(block.master) if block.master else None
+            wrong = [invalid(member(path, "master"), sentence)] if sentence else []
+            return _required(block.master, member(path, "master")) + wrong
         case OvsConfig():
             return _ovs_errors(block, path)
 
@@ -214,7 +216,7 @@ def _bond_errors(bond: Bond, path: str) -> list[FieldError]:
 
 
 def _vlan_mode_errors(block: VlanConfig, path: str) -> list[FieldError]:
-    match block.vlan_mode or "manual":
+    match "manual" if block.vlan_mode is None else block.vlan_mode:
         case "manual":
             if block.vlan_id is None:
                 return [invalid(member(path, "vlanID"), "must be given in the vlanMode manual", "Required")]

@@ -6,8 +6,8 @@ Owns the rules that need no other object. Defaults are those that Spiderpool's o
 
 from __future__ import annotations
 
-from shared.manifests.crd.address_rule import ADDRESS_MAX, CIDR_MAX, ROUTES_MAX
 from shared.limits import INT32_MAX
+from shared.manifests.crd.address_rule import ADDRESS_MAX, CIDR_MAX, ROUTES_MAX
 from shared.manifests.crd.schema import Json, Rules, Validation, cel, valid
 from shared.manifests.network import (
     BLOCK_KEYS,

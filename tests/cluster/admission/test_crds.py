@@ -347,7 +347,7 @@ def _spoilt(draw: st.DrawFn) -> Json:
         if not spots:
             break
         at = draw(st.sampled_from(spots))
-        put(raw, at, DELETE if draw(st.booleans()) else draw(_ODD))
+        put(raw, at, DELETE if draw(st.booleans()) else copy.deepcopy(draw(_ODD)))
     return raw
 
 

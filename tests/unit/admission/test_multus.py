@@ -317,3 +317,12 @@ def test_two_of_one_name_can_be_changed_and_each_is_warned_of_the_other() -> Non
     assert verdict.valid
     assert "x/net already exists and is managed by SpiderMultusConfig x/one." in verdict.warnings[0].message
     assert not create(other, one).valid
+
+
+def test_what_the_schema_refuses_is_refused_without_an_api_server_too() -> None:
+    empty = multus(cniType="vlan", vlan={"master": ["eth1"], "vlanMode": ""})
+    assert fields(create(empty)) == ["spec.vlan.vlanMode"]
+    long = multus(cniType="ipoib", ipoib={"master": "i" * 16})
+    assert fields(create(long)) == ["spec.ipoib.master"]
+    large = multus(cniType="sriov", sriov={"resourceName": "r", "mtu": 1 << 31, "maxTxRateMbps": 1 << 31})
+    assert fields(create(large)) == ["spec.sriov.mtu", "spec.sriov.maxTxRateMbps"]
