@@ -183,7 +183,7 @@ _ALL = [
             ("G00008", _B, "agent and controller restart while pods come and go: no leak"),
             (
                 "G00009",
-                _K,
+                _B,
                 "a node not ready: addresses of its stateless pods are released where the switch is on",
             ),
             ("G00010", _K, "a StatefulSet leaves the pool: record and endpoint are removed"),
@@ -206,7 +206,7 @@ _ALL = [
             ("R00002", _K, "etcd restarts: a pod finally runs"),
             ("R00003", _K, "the API server restarts: a pod finally runs"),
             ("R00004", _B, "the agent restarts: a pod finally runs"),
-            ("R00005", "CoreDNS is not part of an attach here, and the lab has none", "CoreDNS restarts"),
+            ("R00005", _K, "the pods of the cluster's DNS (a stand-in without a server) restart: a pod runs"),
             ("R00006", _K, "a node is powered off: the pod recovers, addresses agree"),
             ("R00007", _K, "the leading controller is killed: another takes over"),
         ],
@@ -232,7 +232,7 @@ _ALL = [
             ("V00003", _K, "podCIDRType calico: the CIDRs of Calico's enabled pools, as they come and go"),
             ("V00004", _K, "podCIDRType cilium: the CIDRs of modes cluster-pool, kubernetes and multi-pool"),
             ("V00005", _K, "podCIDRType none: overlayPodCIDR empty and Synced"),
-            ("V00006", _K, "phase NotReady: both lists are empty"),
+            ("V00006", _K, "phase NotReady, by whatever cause, after Synced: the lists are empty"),
             ("V00007", _PATH, "the SpiderCoordinator is weaker than annotation and network"),
             ("V00008", _PATH, "NotReady: pods with the coordinator do not start"),
             (

@@ -94,6 +94,7 @@ class World:
         self._shims = {name: system.install(name, place.root / "cni" / name) for name in nodes}
         self._files: dict[tuple[str, str, str], Path] = {}
         self._kept: set[str] = set()
+        self._lasting: dict[Path, str] = {}
         self.running: list[Running] = []
 
     @staticmethod
@@ -140,6 +141,10 @@ class World:
         file = self.system.temporary / "review.json"
         file.write_text(json.dumps(manifest))
         return json.loads(self._door("validate", "-f", str(file)))["admitted"]
+
+    def collect(self) -> None:
+        """Garbage collection now."""
+        self._door("gc")
 
     def injected(self, manifest: Json) -> Json:
         """The pod as it would be stored where its creation goes through the webhook."""
@@ -302,7 +307,8 @@ class World:
         until(lambda: recorded() == expected, f"records {recorded()} are {expected}")
 
     def keep(self, namespace: str = "") -> None:
-        """What is there now outlives `clear`, leases of pods of `namespace` too."""
+        """What is there now outlives `clear`, as it is now, leases of pods of `namespace` too."""
+        self._lasting |= {file: file.read_text() for file in self._files.values()}
         self._files.clear()
         if namespace:
             self._kept.add(namespace)
@@ -318,14 +324,17 @@ class World:
                 complaints.append(str(error))
                 self.forget(one)
         for file in self._files.values():
-            file.unlink(missing_ok=True)
+            if file in self._lasting:
+                file.write_text(self._lasting[file])
+            else:
+                file.unlink(missing_ok=True)
         self._files.clear()
         try:
             self._sync()
             until(lambda: not self._leases(), "no lease is left")
         except (AssertionError, Refused) as error:
             complaints.append(str(error))
-            self._door("gc")
+            self.collect()
             until(lambda: not self._leases(), "no lease is left, though all were to be collected")
         assert not complaints, "; ".join(complaints)
 

@@ -28,6 +28,7 @@ OURS = f"/apis/{GROUP}"
 NADS = "/apis/k8s.cni.cncf.io/v1"
 WAIT_S = 60.0
 _SETTINGS = "/api/v1/namespaces/kube-system/configmaps/spiderpool-conf"
+_WORKLOADS = "deployment,statefulset,daemonset,replicaset,job,pod"
 _subnets = itertools.count(1)
 
 
@@ -92,10 +93,11 @@ class Stage:
         self._is_set = False
 
     def close(self) -> None:
-        """What is in the namespace goes, then the pools: nothing is left to hold them. The namespace's own end is not waited for."""
-        self.space.cluster.server.kubectl(
-            "delete", "namespace", self.name, "--ignore-not-found", "--wait=false"
-        )
+        """What is in the namespace goes, then the pools: nothing is left to hold them. The namespace's own end is not waited for, which
+        a cluster begins only 5 s after it was asked for (kube-controller-manager, namespaceDeletionGracePeriod)."""
+        kubectl = self.cluster.server.kubectl
+        kubectl("-n", self.name, "delete", _WORKLOADS, "--all", "--wait=false", check=False)
+        kubectl("delete", "namespace", self.name, "--ignore-not-found", "--wait=false")
         self.space.await_leases_of(set)
         if self._is_set:
             self.client.delete(_SETTINGS)

@@ -33,8 +33,8 @@ class Side:
         self.client = server.client
         self.files = files
 
-    def network(self, name: str) -> None:
-        (self.files / "10-first.conflist").write_text(json.dumps({"name": name}))
+    def network(self, name: str, file: str = "10-first.conflist") -> None:
+        (self.files / file).write_text(json.dumps({"name": name}))
 
     def coordinator(self, kind: str) -> None:
         body = {
@@ -137,12 +137,18 @@ def side(whole: Side) -> Iterator[Side]:
     ],
 )
 def test_auto_with_a_known_network(side: Side, network: str, cidrs: tuple[str, ...]) -> None:
+    """By the first file of the directory that is a configuration and not Multus'; the directory is looked at again."""
+    side.network("flannel", "00-multus.conf")
+    side.network("flannel", "05-no.json")
     side.network(network)
+    side.network("flannel", "20-later.conf")
     side.kubeadm()
     calico(side, "one", "10.51.0.0/16")
     side.config_map("cilium-config", ipam="cluster-pool", **{"cluster-pool-ipv4-cidr": "10.52.0.0/16"})
     side.coordinator("auto")
     side.await_pods(*cidrs)
+    side.network("unheard-of", "01-first.conf")
+    side.await_pods()
 
 
 @case("V00002")
@@ -171,9 +177,14 @@ def test_calico_follows_its_pools(side: Side) -> None:
     side.coordinator("calico")
     side.await_pods("10.70.0.0/16")
     calico(side, "two", "fd70::/48")
-    until(lambda: set(side.status()["overlayPodCIDR"]) == {"10.70.0.0/16", "fd70::/48"}, "both pools")
+    side.await_pods("10.70.0.0/16", "fd70::/48")
+    side.client.patch(f"{CALICO}/off", {"spec": {"disabled": False}})
+    until(lambda: len(side.status()["overlayPodCIDR"]) == 3, "the third is enabled")
+    side.client.patch(f"{CALICO}/two", {"spec": {"disabled": True}})
     side.client.delete(f"{CALICO}/one")
-    side.await_pods("fd70::/48")
+    side.await_pods("10.71.0.0/16")
+    side.client.delete(f"{CALICO}/off")
+    side.await_pods()
 
 
 @case("V00004")
@@ -190,6 +201,10 @@ def test_cilium_by_its_mode(side: Side) -> None:
     side.config_map("cilium-config", ipam="cluster-pool", **ranges)
     side.coordinator("cilium")
     side.await_pods("10.80.0.0/16", "fd80::/104")
+    side.config_map(
+        "cilium-config", ipam="cluster-pool-v2beta", **{"cluster-pool-ipv4-cidr": "10.83.0.0/16 10.84.0.0/16"}
+    )
+    side.await_pods("10.83.0.0/16", "10.84.0.0/16")
     side.config_map("cilium-config", ipam="kubernetes")
     side.await_pods("10.50.0.0/16", "fd50::/56")
     side.config_map("cilium-config", ipam="multi-pool")
@@ -217,22 +232,64 @@ def test_without_a_source_it_is_not_ready_and_recovers(side: Side) -> None:
     assert side.await_pods(phase="NotReady")["serviceCIDR"] == []
 
 
+@case("V00006")
+def test_what_was_synced_is_empty_when_it_is_not_ready(side: Side) -> None:
+    """By each cause, one after the other; with each it recovers."""
+    side.kubeadm()
+    ranges = {"cluster-pool-ipv4-cidr": "10.85.0.0/16"}
+    side.config_map("cilium-config", ipam="cluster-pool", **ranges)
+    side.coordinator("cilium")
+    side.await_pods("10.85.0.0/16")
+    side.client.delete(f"{SYSTEM}/configmaps/cilium-config")
+    assert "installed" in side.await_pods(phase="NotReady")["reason"]
+    side.config_map("cilium-config", ipam="cluster-pool", **ranges)
+    side.await_pods("10.85.0.0/16")
+    side.config_map("cilium-config", ipam="crd", **ranges)
+    assert "crd" in side.await_pods(phase="NotReady")["reason"]
+    side.client.patch(PATH, {"spec": {"podCIDRType": "cluster"}})
+    side.await_pods("10.50.0.0/16", "fd50::/56")
+    side.client.patch(PATH, {"spec": {"podCIDRType": "auto"}})
+    side.network("flannel")
+    side.await_pods("10.50.0.0/16", "fd50::/56")
+    away = side.files.with_name("away")
+    side.files.rename(away)
+    try:
+        found = side.await_pods(phase="NotReady")
+        assert found["serviceCIDR"] == []
+        assert found["reason"]
+    finally:
+        away.rename(side.files)
+    side.await_pods("10.50.0.0/16", "fd50::/56")
+    for kind in ("cluster", "none"):
+        side.client.patch(PATH, {"spec": {"podCIDRType": kind}})
+        side.client.delete(f"{SYSTEM}/configmaps/kubeadm-config")
+        found = side.await_pods(phase="NotReady")
+        assert (found["serviceCIDR"], "kube-controller-manager" in found["reason"]) == ([], True)
+        side.kubeadm()
+        side.await_pods(*(("10.50.0.0/16", "fd50::/56") if kind == "cluster" else ()))
+
+
+_V6 = "--cluster-cidr=10.91.0.0/16,nonsense,fd91::/56"
+
+
 @case("V00009")
 @pytest.mark.parametrize(
-    "container",
+    ("container", "cidrs"),
     [
-        {"command": ["kube-controller-manager", "--cluster-cidr=10.91.0.0/16", "--v=2"]},
-        {"command": ["kube-controller-manager"], "args": ["--v=2", "--cluster-cidr=10.91.0.0/16"]},
+        ({"command": ["kube-controller-manager", "--cluster-cidr=10.91.0.0/16", "--v=2"]}, ("10.91.0.0/16",)),
+        ({"command": ["kube-controller-manager"], "args": ["--v=2", _V6]}, ("10.91.0.0/16", "fd91::/56")),
+        ({"args": ["--service-cluster-ip-range=10.93.0.0/16", _V6]}, ("10.91.0.0/16", "fd91::/56")),
+        ({"command": [_V6], "args": ["--cluster-cidr=10.99.0.0/16"]}, ("10.91.0.0/16", "fd91::/56")),
     ],
 )
-def test_the_clusters_cidr(side: Side, container: Json) -> None:
+def test_the_clusters_cidr(side: Side, container: Json, cidrs: tuple[str, ...]) -> None:
     manager = {
         "metadata": {"name": "kcm", "labels": {"component": "kube-controller-manager"}},
         "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"} | container]},
     }
     side.client.create(f"{SYSTEM}/pods", manager)
     side.coordinator("cluster")
-    side.await_pods("10.91.0.0/16")
+    side.await_pods(*cidrs)
     side.kubeadm(pods="10.92.0.0/16")
     side.await_pods("10.92.0.0/16")
 

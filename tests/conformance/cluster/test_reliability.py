@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import msgspec
@@ -58,6 +59,34 @@ def test_a_restart(stage: Stage, restart: Callable[[Stage], None]) -> None:
     stage.space.await_pods(6)
     found = stage.sane(name)
     assert {pod: found[pod] for pod in kept} == kept
+
+
+@case("R00005")
+def test_the_clusters_dns_restarts(stage: Stage) -> None:
+    """Its pods are a stand-in without a server in it: what is tried is that nothing of an attach waits for them."""
+    of_dns, name = stage.pool(name="dns"), stage.pool()
+    kubectl = stage.cluster.server.kubectl
+    dns = deployment("coredns", 2, drawing(of_dns))
+    labels = {"k8s-app": "kube-dns"}
+    dns["spec"]["selector"]["matchLabels"] = labels
+    dns["spec"]["template"]["metadata"]["labels"] = labels
+    kubectl("-n", "kube-system", "apply", "-f", "-", stdin=json.dumps(dns))
+    try:
+        old = {
+            one["metadata"]["uid"]
+            for one in stage.cluster.await_pods("kube-system", 2, "k8s-app=kube-dns", 60)
+        }
+        kubectl("-n", "kube-system", "delete", "pods", "-l", "k8s-app=kube-dns", "--wait=false")
+        stage.space.apply(deployment("web", 3, drawing(name)))
+        stage.space.await_pods(3)
+        stage.sane(name)
+        new = stage.cluster.await_pods("kube-system", 2, "k8s-app=kube-dns", 60)
+        assert not old & {one["metadata"]["uid"] for one in new}
+    finally:
+        kubectl(
+            "-n", "kube-system", "delete", "deployment", "coredns", "--cascade=foreground", "--timeout=60s"
+        )
+    stage.await_empty(of_dns)
 
 
 @case("R00007")

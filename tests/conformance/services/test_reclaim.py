@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 
 from tests.conformance.case import case
-from tests.conformance.objects import NODES, Json, again, namespace, owned, pod, stateful_set
+from tests.conformance.objects import (
+    NODES,
+    Json,
+    again,
+    namespace,
+    node,
+    owned,
+    pod,
+    settings,
+    stateful_set,
+)
 from tests.conformance.services.conftest import LOST, SHOP
 from tests.conformance.services.numbered import net, net6
 from tests.conformance.services.process import restart
@@ -100,6 +110,48 @@ def ended(world: World, kind: str, phase: str, policy: str, families: Json) -> N
     kept = {one for one in stays.all_addresses() if "." in one}
     until(lambda: set(world.records("p1")) == kept, "given back", _COLLECTED_S)
     world.sane(*POOLS)
+
+
+@case("G00009")
+@pytest.mark.parametrize(
+    ("switches", "is_released"),
+    [
+        ({}, True),
+        ({"statelessPod": {"zombieOnReadyNode": False}}, True),
+        ({"statelessPod": {"zombieOnNotReadyNode": False}}, False),
+        ({"enabled": False}, False),
+    ],
+    ids=str,
+)
+def test_pods_of_a_node_that_is_not_ready(world: World, switches: Json, is_released: bool) -> None:
+    """They are being deleted, past their grace, and no DEL came; those of a StatefulSet are never released for that."""
+    owner = stateful_set("db", SHOP, replicas=1)
+    world.apply(*ours(), owner, node(NODES[1], "zone-2", ready=False), settings({"gc": switches}))
+    pods = [
+        pod("web", SHOP, node=NODES[1], ippool=BOTH),
+        pod("db-0", SHOP, node=NODES[1], owner=owner, ippool=BOTH),
+    ]
+    web, db = [world.start(one) for one in pods]
+    for one in (web, db):
+        one.manifest["metadata"] |= {
+            "deletionTimestamp": "2026-01-01T00:00:00Z",
+            "deletionGracePeriodSeconds": 0,
+            "finalizers": ["example.com/kept"],
+        }
+        one.manifest["status"] = {"phase": "Running", "podIPs": [{"ip": "172.20.1.10"}]}
+    world.apply(web.manifest, db.manifest)
+    kept = {(f"{SHOP}/db-0", one) for one in db.all_addresses()}
+    kept |= set() if is_released else {(f"{SHOP}/web", one) for one in web.all_addresses()}
+
+    def recorded() -> set[tuple[str, str]]:
+        return {(one["pod"], address) for name in POOLS for address, one in world.records(name).items()}
+
+    world.collect()
+    if is_released:
+        until(lambda: recorded() == kept, "released", _COLLECTED_S)
+        world.forget(web)
+    world.collect()
+    assert recorded() == kept
 
 
 @case("G00008")
