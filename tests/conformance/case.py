@@ -54,7 +54,7 @@ _ALL = [
         [
             ("A00001", "pools have no VLAN any more", "two pools of different VLANs on one interface"),
             ("A00002", _S, "annotation routes: exactly that route, by that gateway, both families"),
-            ("A00003", _S, "unknown pools, unknown keys or broken JSON: the pod waits, nothing is allocated"),
+            ("A00003", _B, "unknown pools, unknown keys or broken JSON: the pod waits, nothing is allocated"),
             ("A00004", _S, "the pod's annotation beats namespace and configuration"),
             ("A00005", _S, "ippools beats ippool"),
             ("A00006", _S, "the namespace's annotation beats the cluster's default pool"),

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from services.webhook.access import default_access
 from services.webhook.configuration import NAMESPACE, SERVICE, Reach, Wish, mutating, validating
 from shared.settings import ClusterAdmissionSettings, TelemetrySettings, WebhookSettings
+from tests.conformance.series import scraped
 from tests.support.kube_client import ApiError
 from tests.support.kube_cluster import Cluster, is_leaving
 from tests.support.kube_space import Space
@@ -251,14 +252,8 @@ class Stage:
         until(lambda: self.records(*pools) == {}, f"{pools} are empty", timeout_s)
 
     def series(self, node: str = "") -> dict[str, float]:
-        """Of the agent of a node, or of the controller: the sum of each series over its labels."""
-        found: dict[str, float] = {}
-        for line in self.system.metrics(node).splitlines():
-            if line and not line.startswith("#"):
-                labelled, _, value = line.rpartition(" ")
-                name = labelled.partition("{")[0]
-                found[name] = found.get(name, 0.0) + float(value)
-        return found
+        """Of the agent of a node, or of the controller."""
+        return scraped([self.system.metrics(node)])
 
     def await_new_pods(self, count: int, old: set[str]) -> None:
         """`count` Ready pods, none of which has a UID of `old`."""

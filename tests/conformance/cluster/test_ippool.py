@@ -56,18 +56,38 @@ def test_gateway_and_routes(stage: Stage, family: int) -> None:
 @case("D00004")
 def test_a_pool_in_use_stays(stage: Stage) -> None:
     name = stage.pool()
-    stage.space.apply(pod("web", drawing(name)))
-    stage.space.await_pods(1)
+    """It is terminating: nobody else draws from it, and who has an address keeps it."""
+    stage.space.apply(pod("web", drawing(name)), pod("other", drawing(name)))
+    stage.space.await_pods(2)
     stage.sane(name)
-    said = stage.cluster.server.kubectl("delete", "spiderippool", name, "--wait=false", check=False)
-    found = stage.pool_object(name)
-    assert "deletionTimestamp" in found["metadata"] or "allocated" in said, said
+    stage.client.delete(f"{PATH}/{name}")
+    assert stage.pool_object(name)["metadata"]["deletionTimestamp"]
+    stage.space.kubectl("delete", "pod", "other", "--timeout=60s")
+    stage.space.apply(pod("late", drawing(name)))
+    until(
+        lambda: any("is terminating" in text for text in stage.space.sandbox_failures()),
+        "the late one is told",
+    )
+    stage.space.kubectl("delete", "pod", "late", "--timeout=60s")
     stage.sane(name)
     stage.space.kubectl("delete", "pod", "web", "--timeout=60s")
-    if "deletionTimestamp" not in found["metadata"]:
-        stage.await_empty(name)
-        stage.client.delete(f"{PATH}/{name}")
     until(lambda: not stage.exists_pool(name), "it goes once nothing is held")
+
+
+@case("D00004")
+def test_a_pool_in_use_is_kept_where_the_settings_say_so(stage: Stage) -> None:
+    name = stage.pool()
+    stage.space.apply(pod("web", drawing(name)))
+    stage.space.await_pods(1)
+    stage.settings({"enableValidatingResourcesDeletedWebhook": True})
+
+    def said() -> str:
+        return stage.cluster.server.kubectl("delete", "spiderippool", name, "--dry-run=server", check=False)
+
+    until(lambda: "cannot delete an IPPool with allocated IPs(1)" in said(), "its deletion is refused")
+    stage.space.kubectl("delete", "pod", "web", "--timeout=60s")
+    stage.await_empty(name)
+    until(lambda: "deleted" in said(), "its deletion is not refused any more")
 
 
 @case("D00006")

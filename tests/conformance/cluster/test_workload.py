@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 import pytest
 
 from tests.conformance.case import case
 from tests.conformance.cluster.stage import Json, Stage, drawing, until
+from tests.conformance.series import AGENT, CONTROLLER
 from tests.support.kube_image import BUSYBOX
 from tests.support.kube_workload import (
     GROUP,
+    IPPOOL,
     NETWORKS,
     deployment,
     macvlan_network,
     pod,
+    pool,
     stateful_set,
 )
 
@@ -52,7 +56,9 @@ def workload(kind: str, replicas: int, annotations: dict[str, Any], **spec: Any)
         pytest.param("Pod", 1, (6,), marks=case("E00001")),
         pytest.param("Pod", 1, (4, 6), marks=case("E00001")),
         pytest.param("Deployment", 3, (4, 6), marks=case("E00002")),
+        pytest.param("Deployment", 2, (6,), marks=case("E00002")),
         pytest.param("StatefulSet", 3, (4, 6), marks=case("E00003")),
+        pytest.param("StatefulSet", 2, (4,), marks=case("E00003")),
         pytest.param("DaemonSet", 2, (4, 6), marks=case("E00004")),
         pytest.param("Job", 2, (4, 6), marks=case("E00005")),
         pytest.param("ReplicaSet", 3, (4, 6), marks=case("E00006")),
@@ -106,6 +112,49 @@ def test_one_address_for_two_pods(stage: Stage) -> None:
     stage.space.kubectl("delete", "pod", "first", "--timeout=60s")
     stage.space.await_pods(1)
     assert stage.sane(name) == {"second": {f"{subnet}.100"}}
+
+
+@case("A00003")
+@pytest.mark.parametrize("annotation", [IPPOOL, IPPOOLS])
+def test_a_pool_that_is_not_there_yet(stage: Stage, annotation: str) -> None:
+    """The pod waits, and an event tells for what; with the pool it runs."""
+    name = f"{stage.name}-later"
+    wanted = {"ipv4": [name]}
+    stage.space.apply(
+        pod("load", {annotation: wanted if annotation == IPPOOL else [{"interface": "eth0"} | wanted]})
+    )
+    until(
+        lambda: any(name in text and "not found" in text for text in stage.space.sandbox_failures()),
+        "the pod is told why it waits",
+    )
+    assert stage.endpoints() == {}
+    assert stage.space.pods()[0]["status"]["phase"] == "Pending"
+    stage.own(name)
+    stage.system.apply(pool(name, "172.30.1.0/24", "172.30.1.7", default=False))
+    stage.space.await_pods(1)
+    assert stage.sane(name) == {"load": {"172.30.1.7"}}
+
+
+@case("A00003")
+@pytest.mark.parametrize("text", ["{", "[]", '{"ipv5": ["a"]}'])
+def test_an_annotation_that_nothing_can_cure(stage: Stage, text: str) -> None:
+    """It is refused when the pod is made; where admission only warns, the pod waits and an event tells."""
+    wanted = pod("load", {IPPOOL: text})
+    assert "metadata.annotations[ipam.spidernet.io/ippool]" in stage.refused(wanted)
+    stage.settings({"podValidation": "warn"})
+
+    def made() -> bool:
+        said = stage.cluster.server.kubectl(
+            *("-n", stage.name, "apply", "-f", "-"), stdin=json.dumps(wanted), check=False
+        )
+        return "created" in said
+
+    until(made, "the webhook only warns")
+    until(
+        lambda: any("ipam.spidernet.io/ippool" in text for text in stage.space.sandbox_failures()),
+        "the pod is told why it waits",
+    )
+    assert stage.endpoints() == {}
 
 
 @case("A00008")
@@ -234,6 +283,8 @@ def test_metrics(stage: Stage) -> None:
     stage.space.kubectl("delete", "pod", "load", "--timeout=60s")
     stage.await_empty(name)
     node = running["spec"]["nodeName"]
+    assert not set(AGENT) - set(stage.series(node))
+    assert not set(CONTROLLER) - set(stage.series())
     for series in ("spiderpool_ipam_allocation_counts_total", "spiderpool_ipam_release_counts_total"):
         assert stage.series(node)[series] >= before[node].get(series, 0.0) + 1
     count = len(stage.client.items(f"/apis/{GROUP}/spiderippools"))

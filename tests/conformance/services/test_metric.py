@@ -10,35 +10,13 @@ import pytest
 from services.standalone.system import ServiceEntry
 from tests.conformance.case import case
 from tests.conformance.objects import NODES, Json, pod, pool
+from tests.conformance.series import AGENT, COLLECTOR, CONTROLLER, FAILURES, scraped
 from tests.conformance.services.conftest import SHOP
 from tests.conformance.services.process import replicas, service
 from tests.conformance.services.test_ippool import FOUR, subnet
 from tests.conformance.world import World, until
 
 IPPOOL = {"ipv4": ["ours"]}
-_CLASSES = {
-    "allocation": ("internal", "no_available_pool", "retries_exhausted", "ip_used_out"),
-    "release": ("internal", "retries_exhausted"),
-}
-_TIMES = [
-    *(
-        f"{word}_{kind}duration_seconds"
-        for kind in ("", "limit_")
-        for word in ("average", "max", "min", "latest")
-    ),
-    *(f"{kind}duration_seconds_{part}" for kind in ("", "limit_") for part in ("bucket", "count", "sum")),
-]
-AGENT = [
-    f"spiderpool_ipam_{verb}_{name}"
-    for verb, classes in _CLASSES.items()
-    for name in (
-        *("counts_total", "failure_counts_total", "update_ippool_conflict_counts_total"),
-        *(f"err_{one}_counts_total" for one in classes),
-        *_TIMES,
-    )
-]
-CONTROLLER = ["spiderpool_total_ippool_counts", "spiderpool_total_subnet_counts"]
-COLLECTOR = ["spiderpool_ip_gc_counts_total", "spiderpool_ip_gc_failure_counts_total"]
 
 
 def series(world: World, name: str, node: str = "") -> dict[str, float]:
@@ -52,16 +30,12 @@ def collected(world: World) -> float:
 
 
 def _scraped(services: list[ServiceEntry]) -> dict[str, float]:
-    values: dict[str, float] = {}
-    for one in services:
-        with urllib.request.urlopen(f"http://{one.http}/metrics", timeout=10) as answer:
-            lines = answer.read().decode().splitlines()
-        for line in lines:
-            if not line.startswith("#"):
-                labelled, _, value = line.rpartition(" ")
-                series_name = labelled.partition("{")[0]
-                values[series_name] = values.get(series_name, 0.0) + float(value)
-    return values
+    return scraped(_text(f"http://{one.http}/metrics") for one in services)
+
+
+def _text(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return answer.read().decode()
 
 
 def moved(before: dict[str, float], after: dict[str, float]) -> set[str]:
@@ -80,7 +54,7 @@ def test_attaches_and_releases_are_counted(world: World) -> None:
     for running in [world.start(pod(f"web-{n}", SHOP, ippool=IPPOOL)) for n in range(3)]:
         world.end(running)
     after = series(world, "agent", NODES[0])
-    for verb in _CLASSES:
+    for verb in FAILURES:
         prefix = f"spiderpool_ipam_{verb}"
         for name in ("counts_total", "duration_seconds_count", "limit_duration_seconds_count"):
             assert after[f"{prefix}_{name}"] == before[f"{prefix}_{name}"] + 3
