@@ -17,7 +17,7 @@ from tests.conformance.objects import (
     stateful_set,
 )
 from tests.conformance.services.conftest import SHOP
-from tests.conformance.world import NotStarted, World
+from tests.conformance.world import NotStarted, World, until
 
 POOL = "aff-v4"
 IPPOOL = {"ipv4": [POOL]}
@@ -198,7 +198,11 @@ def test_a_daemon_set_over_two_zones(world: World, annotation: str, order: int) 
 
 @case("L00008")
 @pytest.mark.parametrize("start", [0, 5])
-def test_a_stateful_set_keeps_its_addresses_until_its_pool_changes(world: World, start: int) -> None:
+@pytest.mark.parametrize("later", NODES)
+def test_a_stateful_set_keeps_its_addresses_until_its_pool_changes(
+    world: World, start: int, later: str
+) -> None:
+    """On the same node and on another."""
     bound = {"podAffinity": equal(app="db")}
     other = pool("aff-other", "172.20.2.0/24", ["172.20.2.10-172.20.2.19"], **bound)
     world.apply(served(**bound), served6(**bound), other)
@@ -212,9 +216,15 @@ def test_a_stateful_set_keeps_its_addresses_until_its_pool_changes(world: World,
     for one in tuple(first):
         world.end(one)
     pods = [again(one) for one in pods]
+    for one in pods:
+        one["spec"]["nodeName"] = later
     second = [world.start(one) for one in reversed(pods)][::-1]
     assert [one.addresses["eth0"] for one in second] == addresses
     world.sane(POOL, "aff-v6")
+    until(
+        lambda: {one["status"]["current"]["node"] for one in world.endpoints(SHOP).values()} == {later},
+        "told",
+    )
 
     owner["spec"]["replicas"] = 2
     world.apply(owner)

@@ -59,10 +59,18 @@ def test_wrong_annotations(world: World, annotations: Json) -> None:
     assert world.records("p1") == world.records("p8") == {}
 
 
+_FIRST: list[Json] = [
+    {"ippool": {"ipv4": ["p1"]}},
+    {"ippool": {"IPv4": ["p1"], "IPV6": None, "other": {"ipv6": ["q4"]}}},
+    {"ippool": ' {"ipv4" :\n["p1"]}\n'},
+    {"ippools": [item("eth0", 1)]},
+    {"ippools": [item("", 1)]},
+    {"ippools": [{"Interface": "eth0", "IPV4": ["p1"], "CleanGateway": False, "vlan": 3}]},
+]
+
+
 @case("A00004")
-@pytest.mark.parametrize(
-    "annotation", [{"ippool": {"ipv4": ["p1"]}}, {"ippools": [item("eth0", 1)]}, {"ippools": [item("", 1)]}]
-)
+@pytest.mark.parametrize("annotation", _FIRST, ids=str)
 def test_the_pod_is_asked_first(world: World, annotation: Json) -> None:
     world.apply(
         *map(net, (1, 2, 3)),
