@@ -8,7 +8,7 @@ pool could give its address at all. Whether its pod is still there is left to ga
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -17,7 +17,7 @@ from services.allocator.pod import KnownPod
 from services.allocator.state import State
 from shared import limits
 from shared.contracts.adopt import RECORDS_PER_PART_MAX, AdoptedAddress, NotAdopted
-from shared.contracts.lease import LeaseEvent, LeaseItem, LeasesAdopted, LeasesReleased
+from shared.contracts.lease import LeaseEvent, LeaseItem, LeasesAdopted, LeasesReleased, QuarantineLifted
 from shared.net.ranges import format_address, parse_address
 from shared.selection.cluster import PoolFact
 
@@ -52,6 +52,21 @@ def decide_adopt(state: State, facts: Facts, records: tuple[AdoptedAddress, ...]
     for record in sorted(records, key=work.rank):
         work.take(record)
     return work.adopted()
+
+
+def no_longer_kept(state: State, events: Iterable[LeaseEvent]) -> Iterator[QuarantineLifted]:
+    """Of what these events gave: addresses that were kept from everybody because a link of their node has them, and nobody knew for whom."""
+    for event in events:
+        if not isinstance(event, LeasesAdopted):
+            continue
+        found = [(item.address, state.quarantine.get(parse_address(item.address))) for item in event.items]
+        known = tuple(
+            address
+            for address, kept in found
+            if kept is not None and kept.claim.node == event.node and not kept.claim.container_id
+        )
+        if known:
+            yield QuarantineLifted(addresses=known, reason="the pod that has it is known")
 
 
 class _Adoption:

@@ -19,6 +19,7 @@ from shared.bus import Message
 from shared.clock import Clock
 from shared.contracts.adopt import (
     ADOPTION,
+    AdoptedAddress,
     AdoptionView,
     AdoptRecords,
     AskAdoption,
@@ -30,6 +31,26 @@ from shared.contracts.lease import AdoptionEnded, LeaseEvent
 log = structlog.get_logger()
 
 FACTS_WAIT_S = 20.0
+
+
+class Gathering:
+    """While the index of a lost log is rebuilt: what is told is kept for the rebuild, and answered at once. Whoever told it then says that
+    the objects are all known, for which the rebuild waits."""
+
+    def __init__(self, refused: Callable[[str], None]) -> None:
+        self.records: dict[AdoptedAddress, None] = {}
+        self._refused = refused
+
+    async def on_ask(self, message: Message) -> bytes | None:
+        try:
+            request = ADOPTION.decode(message.data)
+        except MessageError as error:
+            self._refused("orb.ipam.adopt")
+            log.warning("adoption refused", error=str(error))
+            return None
+        if isinstance(request, AdoptRecords):
+            self.records.update(dict.fromkeys(request.records))
+        return encode(AdoptionView(open=not isinstance(request, EndAdoption)))
 
 
 class Pending(msgspec.Struct):

@@ -8,12 +8,13 @@ Must not know how claims are judged (rebuild.py) or who leads.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 
 import msgspec
 import structlog
 
 from services.allocator import snapshot
+from services.allocator.adopt import decide_adopt, no_longer_kept
 from services.allocator.facts import Facts
 from services.allocator.log import LeaseLog, LogBroken
 from services.allocator.log_time import LogTime
@@ -28,7 +29,7 @@ from services.allocator.whole import whole
 from shared import failpoint, limits, subjects
 from shared.bus import Bus, BusError, BusTimeout
 from shared.clock import Clock
-from shared.contracts.adopt import AdoptedAddress
+from shared.contracts.adopt import RECORDS_PER_PART_MAX, AdoptedAddress
 from shared.contracts.codec import MessageError, encode
 from shared.contracts.lease import LogRebuilt, Record, digest
 from shared.contracts.mark import LogMark, Mirrored
@@ -115,8 +116,11 @@ class Recovery:
         if testimony.question == self._incarnation:
             self._told[testimony.claims.node] = testimony
 
-    async def rebuild(self, read: State, memory: State, reason: str) -> State:
-        """The state that the new log begins with, durable. Raises LogBroken while the objects are not known, Fenced if another
+    async def rebuild(
+        self, read: State, memory: State, reason: str, given: Collection[AdoptedAddress] = ()
+    ) -> State:
+        """The state that the new log begins with, durable. `given` is what the objects' status says that pods have; it may grow until the
+        objects are known. Raises LogBroken while they are not, Fenced if another
         replica was faster, and what the bus raises."""
         marks = known_marks(self._marks, self._facts)
         readable = readable_of(read, memory, marks)
@@ -143,6 +147,7 @@ class Recovery:
                 complete = True
                 known = max(known, endpoints.through.sequence if endpoints.through is not None else 0)
         state = await self._merged(readable)
+        await self._adopt(state, tuple(given))
         for event in kept_for_silent(state, silent, endpoints.addresses):
             state.evolve(event)
         began = LogRebuilt(
@@ -235,6 +240,18 @@ class Recovery:
             known = self._watch.disagreements.get(disagreement.node, ())
             self._watch.disagreements[disagreement.node] = (*known, disagreement)
         return state
+
+    async def _adopt(self, state: State, given: tuple[AdoptedAddress, ...]) -> None:
+        """What another plugin attached is in no journal. What journals tell goes first."""
+        for begin in range(0, len(given), RECORDS_PER_PART_MAX):
+            adopted = decide_adopt(state, self._facts, given[begin : begin + RECORDS_PER_PART_MAX])
+            for event in adopted.events:
+                state.evolve(event)
+            for event in no_longer_kept(state, adopted.events):
+                state.evolve(event)
+            for one in adopted.refused:
+                log.warning("not adopted", address=one.address, pod=one.pod, reason=one.reason)
+            await asyncio.sleep(0)
 
     async def _begin(self, state: State, began: LogRebuilt, last: int) -> None:
         now_ns = max(state.at_ns, self._clock.unix_ns())

@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 
 import structlog
 
+from services.allocator.adoption import Gathering
 from services.allocator.facts import Changes, Facts
 from services.allocator.history import History
 from services.allocator.lead import Election
@@ -85,6 +86,7 @@ class Replica:
             leading=lambda: int(self._leader is not None),
             queued=lambda: self._leader.queued if self._leader is not None else 0,
         )
+        self._gathering = Gathering(self._metrics.refused)
 
     async def run(self) -> None:
         """Follows the facts, then takes part in term after term."""
@@ -282,10 +284,13 @@ class Replica:
         reader = self._reader
         for known in (reader.state, reader.memory):
             reader.put_pools(known)
+        adopting = await self._bus.serve(subjects.IPAM_ADOPT, self._gathering.on_ask)
         try:
-            state = await self._recovery.rebuild(reader.state, reader.memory, reason)
+            state = await self._recovery.rebuild(reader.state, reader.memory, reason, self._gathering.records)
         finally:
+            await adopting.stop()
             self._recovery = None
+        self._gathering.records.clear()
         reader.state = state
         reader.put_pools(state)
         state.wake(self._clock.unix_ns())

@@ -6,7 +6,8 @@ Owns what is asked and answered. Must not know where the records were read, nor 
 The controller publishes pools, pods, StatefulSets and Nodes as facts, but not its `synced` mark; asks whether adoption is open;
 sends what it found in parts of any order and number, each as often as it likes; ends it; and only then publishes `synced`.
 Adoption is open until it was ended or an address was given, whichever is first, and never again in this log: what we mirror
-ourselves is not read back.
+ourselves is not read back. While the index of a lost log is rebuilt, a controller that begins is heard once more: what it tells is then
+a witness behind the nodes' journals.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from shared.contracts.ipam import (
     Refused,
     Release,
 )
+from shared.contracts.mark import CONFIG_MAP
 from shared.settings import AllocatorSettings, ControllerSettings
 from tests.support.kube import ApiServer, api_server, fresh_api_server
 from tests.support.nats import NatsServer, fresh_nats_server
@@ -35,6 +36,7 @@ __all__ = ["api_server", "fresh_api_server", "fresh_nats_server"]
 CRDS = Path(__file__).parents[3] / "deploy" / "crds"
 OURS = "/apis/spiderpool.spidernet.io/v2beta1"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/orbweaver-controller"
+MARK = f"/api/v1/namespaces/kube-system/configmaps/{CONFIG_MAP}"
 WAIT_S = 40.0
 
 
@@ -78,8 +80,9 @@ def starting(
 ) -> Iterator[Callable[..., Service]]:
     """Starts a controller with settings of the test's; every one is killed at the end."""
     started: list[Service] = []
-    # a test's controllers are killed: theirs would have to expire
+    # a test's controllers are killed, and its log is no more: theirs would have to expire, and would be missed
     crds.client.delete(LEASE)
+    crds.client.delete(MARK)
 
     def start(replica: str = "c1", **more: Any) -> Service:
         directory = tmp_path / replica

@@ -9,6 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from shared import subjects
+from shared.bus import Message
+from shared.contracts import mark
+from shared.contracts.codec import encode
+from shared.contracts.ipam import Mark
+from shared.contracts.query import IPAM_ANSWER, AllocatorView, QueryAllocator
+from shared.contracts.witness import WITNESS_QUESTION, AskDetail, Claim, WitnessDetail
 from shared.settings import AllocatorSettings, ControllerSettings
 from tests.cluster.controller.conftest import LEASE, OURS, Starting, attach, pod, pool, reading, wait_for
 from tests.support.kube import ApiServer, namespace
@@ -16,6 +23,7 @@ from tests.support.nats import NatsServer
 from tests.support.service import Service
 
 FINALIZER = "spiderpool.spidernet.io"
+MARKS = "/api/v1/namespaces/kube-system/configmaps"
 
 
 def endpoint(made: dict[str, Any], address: str, of_pool: str) -> dict[str, Any]:
@@ -183,6 +191,57 @@ def test_the_last_record_of_spiderpool_goes_with_its_pod(
         crds.client.delete("/api/v1/nodes/n1")
 
 
+def test_records_of_spiderpool_become_leases_although_the_mark_of_an_earlier_log_was_left(
+    crds: ApiServer, starting: Starting, allocator: Service, fresh_nats_server: NatsServer
+) -> None:
+    """The index is rebuilt then, which waits for all objects to be known, and these wait for adoption."""
+    place = namespace(crds)
+    earlier = mark.written_mark(mark.LogMark(incarnation="0123456789abcdef", sequence=9))
+    crds.client.create(MARKS, {"metadata": {"name": mark.CONFIG_MAP}, "data": earlier})
+    crds.client.create(f"{OURS}/spiderippools", pool("rack", gateway="10.6.0.1"))
+    one, two = (crds.client.create(f"/api/v1/namespaces/{place}/pods", pod(name)) for name in ("one", "two"))
+    records = {"10.6.0.10": {"pod": f"{place}/one", "podUid": one["metadata"]["uid"]}}
+    crds.client.request(
+        "PATCH",
+        f"{OURS}/spiderippools/rack/status",
+        {"status": {"allocatedIPs": json.dumps(records), "allocatedIPCount": 1, "totalIPCount": 10}},
+        content_type="application/merge-patch+json",
+    )
+    crds.client.create(f"{OURS}/namespaces/{place}/spiderendpoints", endpoint(one, "10.6.0.10", "rack"))
+    starting(adopt=True)
+
+    async def main() -> None:
+        async with reading(fresh_nats_server) as reader:
+
+            async def tell(message: Message) -> None:
+                """As the agent of n1: its journal is empty, and on a link of its node is what Spiderpool gave."""
+                question = WITNESS_QUESTION.decode(message.data)
+                if isinstance(question, AskDetail):
+                    seen = Claim(container_id="", ifname="eth0", addresses=("10.6.0.10/16",), state="kernel")
+                    told = WitnessDetail(
+                        node="n1",
+                        question=question.question,
+                        seen=Mark(),
+                        part=0,
+                        parts=1,
+                        claims=(seen,),
+                        scanned=True,
+                    )
+                    await reader.bus.publish(subjects.witness("n1"), encode(told))
+
+            await reader.bus.serve(subjects.ASK_WITNESS_ALL, tell)
+            await reader.synced()
+            assert (await attach(reader, two, "rack")).address == "10.6.0.11/16"
+            assert (await attach(reader, one, "rack")).address == "10.6.0.10/16"
+            answer = await reader.bus.request(subjects.IPAM_QUERY, encode(QueryAllocator()), 5.0)
+            view = IPAM_ANSWER.decode(answer.data)
+            assert isinstance(view, AllocatorView)
+            assert view.quarantined == 0
+
+    asyncio.run(main())
+    wait_for(lambda: crds.client.get(f"{OURS}/spiderippools/rack")["status"]["allocatedIPCount"] == 2)
+
+
 @contextlib.contextmanager
 def installation(server: ApiServer, directory: Path) -> Iterator[NatsServer]:
     """Bus, allocator and controller, with a lease log of their own."""
@@ -197,6 +256,7 @@ def installation(server: ApiServer, directory: Path) -> Iterator[NatsServer]:
         replica="c1", bus=bus("controller"), source="kubernetes", kubeconfig=str(server.kubeconfig)
     )
     server.client.delete(LEASE)
+    server.client.delete(f"{MARKS}/{mark.CONFIG_MAP}")
     services = [
         Service("services.allocator", allocator, directory),
         Service("services.controller", controller, directory),
