@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import itertools
 import selectors
@@ -10,15 +9,11 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
-from shared import subjects
-from shared.bus import Bus
-from shared.contracts.codec import encode
-from shared.contracts.ipam import ALLOCATE_REPLY, Allocate, Allocated, InterfaceRequest
-from shared.contracts.query import EXPLAINED, Explain, Explained
+from shared.contracts.ipam import Allocated
+from tests.cluster.admission.agent import attach, reasons
 from tests.cluster.admission.conftest import OURS, REGISTRATION, Cluster, Json, eventually, pod, pool
 from tests.support.kube_client import ApiError
 
@@ -72,47 +67,6 @@ def told(cluster: Cluster, reason: str, name: str) -> list[str]:
         for event in cluster.client.items(EVENTS)
         if event["reason"] == reason and event["involvedObject"]["name"] == name
     ]
-
-
-def asking(cluster: Cluster, questions: list[tuple[str, Any]]) -> list[bytes]:
-    async def ask() -> list[bytes]:
-        bus = await Bus.connect(cluster.nats.settings(), "test")
-        try:
-            return [
-                one.data
-                for one in await asyncio.gather(*(bus.request(s, encode(q), 10.0) for s, q in questions))
-            ]
-        finally:
-            await bus.close()
-
-    return asyncio.run(ask())
-
-
-def attach(cluster: Cluster, label: str, count: int, *pools: str) -> list[Allocated | str]:
-    """So many containers at once, each of any of these pools: what each is given, or why not."""
-    asked = (InterfaceRequest(ifname="eth0", ipv4=pools),)
-    commands = [
-        Allocate(
-            attempt=f"{label}-{i}",
-            node="n1",
-            container_id=f"{label}-{i}",
-            ifname="eth0",
-            interfaces=asked,
-            ttl_ms=10_000,
-        )
-        for i in range(count)
-    ]
-    answers = asking(cluster, [(subjects.allocate("n1"), command) for command in commands])
-    replies = [ALLOCATE_REPLY.decode(answer) for answer in answers]
-    return [reply if isinstance(reply, Allocated) else reply.error for reply in replies]
-
-
-def reasons(cluster: Cluster, *pools: str) -> dict[str, str]:
-    """Why each pool would or would not serve, as `orbweaver explain` shows it; of a pod that is there."""
-    question = Explain(pod_namespace="default", pod_name="asks", ipv4=pools)
-    found = EXPLAINED.decode(asking(cluster, [(subjects.IPAM_EXPLAIN, question)])[0])
-    assert isinstance(found, Explained)
-    return {verdict.pool: verdict.reason for verdict in found.verdicts}
 
 
 def test_i00010_of_many_pools_at_once_that_nobody_judged_exactly_one_is_used(cluster: Cluster) -> None:
