@@ -329,9 +329,17 @@ def test_the_webhook_has_a_link_that_its_tls_answers(tilt: Tilt) -> None:
 
 def test_the_test_pod_runs_the_image_that_the_nodes_have() -> None:
     """Tilt builds under tags of its own, so a tag that is written down is on no node."""
-    (container,) = yaml.safe_load((TILT / "actions" / "pod.yaml").read_text())["spec"]["containers"]
     script = (TILT / "actions" / "attach").read_text()
-    assert "get deployment/orbweaver-tools" in script and f'"{container["name"]}=$image"' in script
+    assert "get deployment/orbweaver-tools" in script
+    (change,) = [line.partition(" | ")[0] for line in script.splitlines() if line.startswith("sed ")]
+    done = subprocess.run(
+        ["bash", "-c", f"image=r.io/orbweaver:tilt-1; {change}"],
+        cwd=TILT / "actions",
+        capture_output=True,
+        check=True,
+    )
+    (container,) = yaml.safe_load(done.stdout)["spec"]["containers"]
+    assert container["image"] == "r.io/orbweaver:tilt-1"
 
 
 def test_paths_that_are_watched_exist(tilt: Tilt) -> None:
