@@ -11,7 +11,7 @@ import base64
 import json
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -42,10 +42,23 @@ def build_image(archive: Path, tag: str) -> Path:
 
 
 class Installation(OurSystem):
-    """`archives` are the images that the nodes get, whose tags `apply_overlay` may name."""
+    """`archives` are the images that the nodes get, whose tags `apply_overlay` may name; `overlay` is one of deploy/; `components` are those of deploy/ beside the
+    overlay's; `begins_with` are the variables of what an installation begins with."""
 
-    def __init__(self, cluster: Cluster, archives: Sequence[Path]) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        archives: Sequence[Path],
+        *,
+        overlay: str = "dev",
+        components: Sequence[str] = (),
+        begins_with: Mapping[str, str] | None = None,
+    ) -> None:
         self.cluster = cluster
+        self._overlay = overlay
+        # No kube-proxy here: what is in a pod of ours reaches the API server at its own address.
+        self._components = ("api-address", *components)
+        self._begins_with = begins_with or {}
         self.directory = cluster.directory / "installation"
         self._base = self.directory / "base"
         self._base.mkdir(parents=True)
@@ -53,8 +66,7 @@ class Installation(OurSystem):
         self.ask = Questions(self._tools_bus, [node.name for node in cluster.nodes])
 
     def __enter__(self) -> Self:
-        for node in self.cluster.nodes:
-            node.load(*self._archives)
+        self.load()
         self.apply_overlay(TAGS[0])
         self.await_rollout()
         self.apply(
@@ -69,15 +81,19 @@ class Installation(OurSystem):
     ) -> None:
         """The cluster goes with everything in it."""
 
-    def apply_overlay(self, tag: str) -> None:
-        """`kubectl apply -k`: the development overlay, with this cluster's API server and an image of `archives`."""
+    def load(self) -> None:
+        """Every node has the images."""
+        for node in self.cluster.nodes:
+            node.load(*self._archives)
+
+    def apply_overlay(self, tag: str, *options: str) -> None:
+        """`kubectl apply -k`: the overlay, with this cluster's API server and an image of `archives`."""
         host, _, port = self.cluster.server.url.removeprefix("https://").partition(":")
         deploy = os.path.relpath(DEPLOY, self._base)
         _write_kustomization(
             self._base,
-            resources=[f"{deploy}/overlays/dev"],
-            # No kube-proxy here: what is in a pod of ours reaches the API server at its own address.
-            components=[f"{deploy}/components/api-address"],
+            resources=[f"{deploy}/overlays/{self._overlay}"],
+            components=[f"{deploy}/components/{name}" for name in self._components],
         )
         address = {
             "name": "orbweaver-api",
@@ -85,13 +101,22 @@ class Installation(OurSystem):
             "behavior": "merge",
             "literals": [f"KUBERNETES_SERVICE_HOST={host}", f"KUBERNETES_SERVICE_PORT={port}"],
         }
+        begins_with = {
+            "name": "orbweaver-init",
+            "namespace": NAMESPACE,
+            "literals": [f"{name}={text}" for name, text in self._begins_with.items()],
+        }
         _write_kustomization(
             self.directory,
             resources=[self._base.name],
-            configMapGenerator=[address],
-            images=[{"name": "localhost/orbweaver", "newTag": tag}],
+            configMapGenerator=[address, *([begins_with] if self._begins_with else [])],
+            # overlays/prod names the image as its user is to replace it.
+            images=[
+                {"name": name, "newName": "localhost/orbweaver", "newTag": tag}
+                for name in ("localhost/orbweaver", "orbweaver")
+            ],
         )
-        self.cluster.server.kubectl("apply", "-k", str(self.directory))
+        self.cluster.server.kubectl("apply", *options, "-k", str(self.directory))
 
     def await_rollout(self) -> None:
         """Every workload of ours runs what was applied last."""
