@@ -149,6 +149,17 @@ class Node:
         program = build.system_program("ctr", "containerd")
         return self.run(program, f"--address={CONTAINERD}", "--namespace=k8s.io", *arguments, check=False)
 
+    def kill_sandbox(self, namespace: str, pod: str) -> None:
+        """Of a pod that runs here: the kubelet makes it a new one."""
+        wanted = {
+            "io.cri-containerd.kind": "sandbox",
+            "io.kubernetes.pod.namespace": namespace,
+            "io.kubernetes.pod.name": pod,
+        }
+        filters = ",".join(f'labels."{key}"=={text}' for key, text in wanted.items())
+        [sandbox] = self.ctr("containers", "list", "--quiet", filters).stdout.split()
+        self.ctr("tasks", "kill", "--signal", "KILL", sandbox)
+
     def program(self, name: str, argv: list[str], environment: Mapping[str, str] | None = None) -> Program:
         """A long-running program of this machine; the machine's end is its end."""
         program = Program(

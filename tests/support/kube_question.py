@@ -11,7 +11,8 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from services.cli import question
-from shared.bus import Bus
+from services.cli.audit import Finding, Seen, audit
+from shared.bus import Bus, BusError
 from shared.contracts.attach import AttachEvent
 from shared.contracts.query import AllocatorView, AttachmentView, LeaseView, QueryLeases
 from shared.contracts.span import SpanRecord
@@ -49,6 +50,10 @@ class Questions:
         assert not isinstance(views, Exception), views
         return views
 
+    def findings(self) -> list[Finding]:
+        """What `orbweaver doctor` finds of the leases, the journals and the kernels of all nodes."""
+        return self._ask(_findings)
+
     def events(self) -> list[AttachEvent]:
         return [event for _, event in self._ask(question.events)]
 
@@ -64,6 +69,24 @@ class Questions:
                 await asker.close()
 
         return asyncio.run(run())
+
+
+async def _findings(asker: Any) -> list[Finding]:
+    pages = await question.journals_and_kernels(asker)
+    silent = [f"{node}: {page}" for node, page in pages.items() if isinstance(page, BusError)]
+    assert not silent, silent
+    told = {node: page for node, page in pages.items() if not isinstance(page, BusError)}
+    leader = await question.allocator(asker, audit=True)
+    return audit(
+        Seen(
+            leader=leader,
+            log_after=leader.mark.sequence,
+            leases=tuple(await question.leases(asker, QueryLeases())),
+            attachments={node: page.attachments for node, page in told.items()},
+            strays={node: page.strays for node, page in told.items()},
+            pools=tuple(fact.object for fact in await question.facts(asker, "SpiderIPPool")),
+        )
+    )
 
 
 class _Asker:

@@ -45,6 +45,12 @@ def stateful_set(
     return whole
 
 
+def daemon_set(name: str, annotations: Mapping[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
+    whole = _owner("DaemonSet", name, 0, annotations, spec)
+    del whole["spec"]["replicas"]
+    return whole
+
+
 def pool(
     name: str, subnet: str, *ips: str, gateway: str = "", default: bool = True, **spec: Any
 ) -> dict[str, Any]:
