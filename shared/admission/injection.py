@@ -25,6 +25,7 @@ from shared.manifests.network import (
 )
 from shared.manifests.networks import DEFAULT_NETWORK, NETWORKS, NetworkRef, default_network, networks
 from shared.manifests.problem import FieldError, Invalid, invalid
+from shared.selection.precedence import rank_of
 
 MASTER_NIC_RESOURCE = "spidernet.io/{master}-nic"
 
@@ -78,7 +79,12 @@ def _inject_group(pod: Json, namespace: str, view: View) -> list[FieldError]:
         return []
     key, value = group
     # Membership is the label that admission keeps in step with the annotation: what is in force, whoever wrote the object.
-    members = [one for one in view.network_configs() if one.metadata.labels.get(key) == value]
+    members = [
+        one
+        for one in view.network_configs()
+        if one.metadata.labels.get(key) == value
+        and _first_of(one.metadata.namespace, target_name(one), view) is one
+    ]
     if not members:
         sentence = f"no spidermultusconfigs with annotation: {key}:{value} found"
         return [invalid(path_of(key), sentence)]
@@ -97,6 +103,12 @@ def _inject_group(pod: Json, namespace: str, view: View) -> list[FieldError]:
     marks[NETWORKS] = ",".join(f"{one.metadata.namespace}/{target_name(one)}" for one in members)
     resources = [resource for one in members if (resource := _resource_of(one))]
     return _declare(pod, dict.fromkeys(resources, 1), ("limits",))
+
+
+def _first_of(namespace: str, name: str, view: View) -> SpiderMultusConfig | None:
+    """The configuration behind the network of this name: of two the older (precedence.py)."""
+    found = [one for one in view.multus_configs(namespace) if target_name(one) == name]
+    return min(found, key=lambda one: rank_of(one.metadata), default=None)
 
 
 def _name(config: SpiderMultusConfig) -> str:
@@ -170,10 +182,8 @@ def _referenced(pod: Json, namespace: str, view: View) -> list[SpiderMultusConfi
     if isinstance(further, Invalid):
         return further
     refs: Sequence[NetworkRef] = (*((first,) if first is not None else ()), *further)
-    out: list[SpiderMultusConfig] = []
-    for ref in refs:
-        out += [one for one in view.multus_configs(ref.namespace) if target_name(one) == ref.name][:1]
-    return out
+    found = (_first_of(ref.namespace, ref.name, view) for ref in refs)
+    return [one for one in found if one is not None]
 
 
 def _declare(pod: Json, wanted: dict[str, int], where: Iterable[str]) -> list[FieldError]:

@@ -264,6 +264,36 @@ def test_h00001_networks_and_resources_are_injected(injecting: Cluster) -> None:
     assert made["metadata"]["annotations"]["orbweaver.io/traceparent"].startswith("00-")
 
 
+def test_masters_and_slots_of_networks_that_pods_name(injecting: Cluster) -> None:
+    """Parts B and C: the entry for pods with networks comes with the setting, and goes with it."""
+    rules = "{masterNIC: {rules: [{}]}, subENI: {rules: [{resourceName: example.com/slot}]}}"
+    injecting.settings(
+        "podResourceInject: {enabled: true, namespacesExclude: [left-out]}\n"
+        "iaasNetworkProvider: {serverUrl: 'http://provider.example.com'}\n"
+        f"agent: {{networkResourcePlugin: {{enabled: true, resourceAdvertisement: {rules}}}}}\n"
+    )
+    vlan = rail("vlan0", "")
+    vlan["metadata"].pop("annotations")
+    vlan["spec"] = {"cniType": "vlan", "vlan": {"master": ["eth1"], "vlanMode": "auto"}}
+    injecting.apply(vlan)
+    injecting.client.create("/api/v1/namespaces", {"metadata": {"name": "left-out"}})
+    wanted = {"spidernet.io/eth1-nic": "1", "example.com/slot": "2"}
+
+    def made(namespace: str) -> Json:
+        body = pod("slots", namespace, **{NETWORKS: "default/vlan0,default/vlan0"})
+        path = f"/api/v1/namespaces/{namespace}/pods"
+        return injecting.client.request("POST", path, body, query={"dryRun": "All"})["spec"]["containers"][0]
+
+    eventually(
+        lambda: made("default").get("resources") == {"limits": wanted, "requests": wanted},
+        "masters and slots are injected",
+    )
+    for spared in ("left-out", "kube-system", NAMESPACE):
+        assert not made(spared)["resources"], spared
+    injecting.settings("podResourceInject: {enabled: true}\n")
+    eventually(lambda: not made("default")["resources"], "without the setting nothing is")
+
+
 def test_a_group_that_nobody_is_in_refuses_the_pod(injecting: Cluster) -> None:
     body = pod("lost")
     body["metadata"]["annotations"] = {INJECT: "elsewhere"}

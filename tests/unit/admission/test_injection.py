@@ -217,3 +217,15 @@ def test_only_some_namespaces_are_changed() -> None:
 def test_a_pod_that_is_none_is_refused_and_breaks_nothing(spec: Json) -> None:
     raw = {**pod(rdma="g"), "spec": spec}
     assert refused(raw, having(ON, rail("a")))
+
+
+def test_of_two_networks_of_one_name_the_older_is_injected() -> None:
+    """Both came in at one moment: a pod has the network once, and what the one that is rendered needs."""
+    older, younger = rail("older", rdmaResourceName="r/older"), rail("younger", rdmaResourceName="r/younger")
+    for one, at in ((older, "0"), (younger, "1")):
+        one["metadata"]["annotations"]["multus.spidernet.io/cr-name"] = "net"
+        one["metadata"]["creationTimestamp"] = f"2026-01-01T00:00:0{at}Z"
+    for order in ((older, younger), (younger, older)):
+        found = injected(pod(rdma="g"), having(ON, *order))
+        assert found["metadata"]["annotations"][NETWORKS] == "x/net"
+        assert resources(found)["limits"] == {"r/older": "1"}
