@@ -9,18 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from services.controller.objects import Stored
+from shared.admission import draft
 from shared.admission.pod import ANNOTATION_FIELDS, SUBNET_FIELDS
 from shared.admission.rules import admit, asks_leases, validate
 from shared.admission.verdict import Verdict
 from shared.admission.view import Objects, key_of
 from shared.contracts.query import LeaseView
+from shared.manifests.annotation_key import KNOWN, findings
 from shared.manifests.document import ObjectKey
 from shared.manifests.meta import Json
 from shared.manifests.problem import FieldError
 
 POOL = "SpiderIPPool"
 _ANNOTATED = ("Pod", "Namespace")
-_REMARKED = (*_ANNOTATED, "ConfigMap")
+_REMARKED = (*_ANNOTATED, "ConfigMap", "SpiderMultusConfig")
 
 
 class AdmissionRules:
@@ -57,15 +59,19 @@ class AdmissionRules:
         return found.errors or admitted
 
     def remarks(self, raw: Json) -> Verdict:
-        if raw.get("kind") not in _REMARKED:
+        kind = raw.get("kind")
+        if kind not in _REMARKED:
             return Verdict()
+        names = tuple(findings(str(kind), _marks(raw))) if kind in KNOWN else ()
+        if kind not in (*_ANNOTATED, "ConfigMap"):
+            return Verdict(warnings=names)
         found = validate("CREATE", raw, None, self._store)
-        if raw.get("kind") == "ConfigMap":
+        if kind == "ConfigMap":
             return Verdict(warnings=found.warnings)
         # What `subnet` and `subnets` lead to is the allocator's to say. Which pools a pod names that do not exist
         # yet is no warning here: it would come and go with the order of files.
         fields = ANNOTATION_FIELDS - SUBNET_FIELDS
-        return Verdict(errors=tuple(error for error in found.errors if error.field in fields))
+        return Verdict(errors=tuple(error for error in found.errors if error.field in fields), warnings=names)
 
     def deletion_asks_leases(self, old: Json) -> bool:
         return asks_leases("DELETE", None, old, self._store)
@@ -79,3 +85,8 @@ class AdmissionRules:
             return self._store
         held = {lease.address: f"{lease.pod_namespace}/{lease.pod_name}" for lease in leases}
         return self._store.copy({key_of(old).name: held})
+
+
+def _marks(raw: Json) -> dict[str, str]:
+    marks = draft.existing(draft.existing(raw, "metadata") or {}, "annotations") or {}
+    return {key: text for key, text in marks.items() if isinstance(text, str)}

@@ -490,3 +490,22 @@ def test_settings_without_effect_are_warned_of() -> None:
     world.look(a=config(enableIPv6=True, enableGatewayDetection=True))
     assert world.problems == ()
     assert [(one.field, one.line) for one in world.warnings] == [("data[conf.yml].enableGatewayDetection", 7)]
+
+
+def test_a_misspelt_annotation_is_a_warning_as_long_as_it_stands_there() -> None:
+    world = World()
+    text = (
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web-0\n  namespace: shop\n  annotations:\n"
+        '    ipam.spidernet.io/ipool: \'{"ipv4":["rack"]}\'\nspec: {nodeName: n1}\n'
+    )
+    world.look(a=text)
+    (warning,) = world.warnings
+    assert (warning.file, warning.line) == (
+        "a.yaml",
+        7,
+    ) and "did you mean ipam.spidernet.io/ippool?" in warning.message
+    assert not world.problems
+    world.look(b=pool("rack"))
+    assert len(world.warnings) == 1
+    world.look(a=text.replace("ipool", "ippool"))
+    assert not world.warnings
