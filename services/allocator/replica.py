@@ -29,7 +29,7 @@ from services.allocator.sharing import Sharing
 from services.allocator.state import State
 from services.allocator.watch import Watch
 from shared import failpoint, limits, subjects
-from shared.bus import Bus, BusError, Follow, Message, StreamMessage, StreamMissing
+from shared.bus import Bus, BusDenied, BusError, Follow, Message, StreamMessage, StreamMismatch, StreamMissing
 from shared.clock import Clock
 from shared.contracts.codec import MessageError
 from shared.contracts.facts import FACT
@@ -90,7 +90,7 @@ class Replica:
 
     async def run(self) -> None:
         """Follows the facts, then takes part in term after term."""
-        await self._ensure_streams()
+        await self._ensure_streams_when_bus_is_there()
         await serve_status(
             self._bus,
             "allocator",
@@ -126,6 +126,18 @@ class Replica:
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
+
+    async def _ensure_streams_when_bus_is_there(self) -> None:
+        """A hub of three has no streams before its servers have found each other. Raises StreamMismatch, BusDenied."""
+        while True:
+            try:
+                return await self._ensure_streams()
+            except (StreamMismatch, BusDenied):
+                raise
+            except BusError as error:
+                self.reason = f"the bus is not ready yet: {error}"
+                log.warning("the bus is not ready yet", error=str(error))
+                await asyncio.sleep(limits.LEADER_RENEW_S)
 
     async def _ensure_streams(self) -> None:
         for spec in (
