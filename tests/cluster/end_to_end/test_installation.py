@@ -1,4 +1,5 @@
-"""The life of an installation: a newer image comes while pods come and go, and at last all of it goes."""
+"""The life of an installation: what would become of its leases, and a newer image while pods come and go. Its beginning and its end are in
+tests/cluster/deploy."""
 
 from __future__ import annotations
 
@@ -7,13 +8,12 @@ import json
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from tests.support.kube_cluster import Cluster, await_true
 from tests.support.kube_installation import NAMESPACE, TAGS, Installation
 from tests.support.kube_space import Space, assert_distinct
-from tests.support.kube_workload import GROUP, deployment, stateful_set
+from tests.support.kube_workload import deployment, stateful_set
 
 PODS = 8
 
@@ -61,25 +61,6 @@ def test_an_upgrade_while_pods_come_and_go(cluster: Cluster, system: Installatio
     assert system.failures() == failed_before
     assert space.sandbox_failures() == []
     space.await_leases_of(lambda: set(space.addresses()))
-
-
-def test_what_is_uninstalled_leaves_no_finalizer(tmp_path: Path, archives: list[Path]) -> None:
-    with Cluster(tmp_path / "cluster", nodes=1) as cluster, Installation(cluster, archives[:1]) as system:
-        space = Space(cluster, system)
-        space.apply(deployment("web", 4))
-        space.await_pods(4)
-        space.delete()
-        system.uninstall()
-        client = cluster.server.client
-        assert not client.exists(f"/api/v1/namespaces/{NAMESPACE}")
-        served = {one["name"] for one in client.get("/apis")["groups"]}
-        assert GROUP.partition("/")[0] not in served
-        for kind in ("validatingwebhookconfigurations", "mutatingwebhookconfigurations"):
-            assert client.items(f"/apis/admissionregistration.k8s.io/v1/{kind}") == []
-        definitions = client.items("/apis/apiextensions.k8s.io/v1/customresourcedefinitions")
-        assert not [one for one in definitions if one["spec"]["group"] == GROUP.partition("/")[0]]
-        left = cluster.server.kubectl("get", "namespaces,pods,deployments", "-A", "-o", "json")
-        assert "spiderpool" not in left and "orbweaver" not in left
 
 
 @contextmanager
