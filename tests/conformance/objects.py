@@ -16,6 +16,8 @@ NETWORKS = "k8s.v1.cni.cncf.io/networks"
 DEFAULT_NETWORK = "v1.multus-cni.io/default-network"
 ZONE = "topology.example.com/zone"
 NODES = ("node-1", "node-2")
+SHOP = "shop"
+"""The namespace of most cases."""
 _HASH = "5d78c9869d"
 _MINUTE = "28350000"
 

@@ -8,6 +8,8 @@ import pytest
 
 from tests.conformance.case import case
 from tests.conformance.cluster.stage import NADS, OURS, Json, Stage, drawing, present, until
+from tests.conformance.networks import REFUSED, TAKEN
+from tests.support.kube_client import ApiError
 from tests.support.kube_workload import GROUP, NETWORKS, pod
 
 NAME, VERSION = "multus.spidernet.io/cr-name", "multus.spidernet.io/cni-version"
@@ -44,44 +46,25 @@ def coordinated(**members: object) -> Json:
     return network
 
 
-def refused(mark: str, text: str, network: Json) -> object:
-    return pytest.param(network, text, marks=case(mark), id=f"{mark}-{text}")
-
-
 VF: Json = {"resourceName": "example.com/vf"}
 
 
-@pytest.mark.parametrize(
-    ("network", "text"),
-    [
-        refused("M00005", "customCNI", made("custom", customCNI='{"type": "x"')),
-        refused("M00005", "customCNI", made("custom", customCNI="bridge")),
-        refused("M00013", "unsupported CNI version", made(annotations={VERSION: "2.0"})),
-        refused("M00015", "sriov", made("sriov", VF, macvlan={"master": ["ens7"]})),
-        refused("M00015", "ipvlan", made("macvlan") | {"spec": {"cniType": "ipvlan"}}),
-        refused("M00016", "vlanID", made(block={"vlanID": -1})),
-        refused("M00016", "vlanID", made("ipvlan", {"vlanID": 4095})),
-        refused("M00020", "cr-name", made(annotations={NAME: ""})),
-        refused("M00020", "cr-name", made(annotations={NAME: "b" * 254})),
-        refused("M00021", "chainCNIJsonData", made(chainCNIJsonData=['{"type": "tuning"']))  ,
-        refused("M00021", "chainCNIJsonData", made(chainCNIJsonData=['{"sysctl": {}}'])),
-        refused("M00021", "chainCNIJsonData", made(chainCNIJsonData=["[]"])),
-        refused("M00023", "podRPFilter", coordinated(podRPFilter=4)),
-        refused("M00023", "podRPFilter", coordinated(podRPFilter=3)),
-        refused("M00025", "cr-name", made(annotations={NAME: "a..b"})),
-        refused("M00025", "cr-name", made(annotations={NAME: "Upper"})),
-        refused("M00028", "rdmaResourceName", made("ipvlan", POOLS, {RDMA: "g"})),
-        refused("M00029", "ippools", made(block={"rdmaResourceName": "example.com/r"}, annotations={RDMA: "g"})),
-        refused("M00030", "ovs", made("ovs", {"bridge": "br1"} | POOLS, {RDMA: "g"})),
-        refused("M00032", "ippools", made(block={"rdmaResourceName": "example.com/r"}, annotations={NETWORK: "g"})),
-        refused("M00033", "mtu", made(block={"mtu": -5})),
-        refused("M00034", "mtu", made("ipvlan", {"mtu": -5})),
-        refused("M00035", "mtu", made("sriov", VF | {"mtu": -5})),
-        refused("M00040", "vlanID", made("vlan", {"vlanMode": "auto", "vlanID": 7})),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("network", "text"), REFUSED)
 def test_refused(lasting: Stage, network: Json, text: str) -> None:
-    assert text in lasting.refused(network)
+    with pytest.raises(ApiError, match=text):
+        dry(lasting, network)
+
+
+@pytest.mark.parametrize(("network", "text"), TAKEN)
+def test_taken(lasting: Stage, network: Json, text: str) -> None:
+    assert dry(lasting, network)["metadata"]["name"] == network["metadata"]["name"], text
+
+
+def dry(stage: Stage, network: Json) -> Json:
+    """The object as the API server would store it: by schema, rules and webhook."""
+    whole = network | {"metadata": network["metadata"] | {"namespace": stage.name}}
+    path = f"{OURS}/namespaces/{stage.name}/spidermultusconfigs"
+    return stage.client.request("POST", path, whole, query={"dryRun": "All", "fieldValidation": "Strict"})
 
 
 @case("M00024")

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from services.standalone.demo_place import Place
-from tests.conformance.objects import NODES, namespace, owned, pod, pool
+from tests.conformance.objects import NODES, SHOP, namespace, owned, pod, pool
 from tests.conformance.world import World
 
 _WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
-SHOP = "shop"
 LOST = "lost"
 
 

@@ -7,6 +7,7 @@ import pytest
 from tests.conformance.case import case
 from tests.conformance.objects import (
     NODES,
+    SHOP,
     ZONE,
     Json,
     again,
@@ -16,7 +17,6 @@ from tests.conformance.objects import (
     pool,
     stateful_set,
 )
-from tests.conformance.services.conftest import SHOP
 from tests.conformance.world import NotStarted, World, until
 
 POOL = "aff-v4"

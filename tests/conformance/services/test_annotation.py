@@ -6,6 +6,7 @@ import pytest
 
 from tests.conformance.case import case
 from tests.conformance.objects import (
+    SHOP,
     Json,
     again,
     namespace,
@@ -16,7 +17,6 @@ from tests.conformance.objects import (
     settings,
     stateful_set,
 )
-from tests.conformance.services.conftest import SHOP
 from tests.conformance.services.numbered import drawn, item, net, net6, of
 from tests.conformance.world import World, until
 

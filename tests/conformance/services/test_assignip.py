@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from tests.conformance.case import case
-from tests.conformance.objects import NODES, Json, again, namespace, native, owned, pod, pool
-from tests.conformance.services.conftest import SHOP
+from tests.conformance.objects import NODES, SHOP, Json, again, namespace, native, owned, pod, pool
 from tests.conformance.world import NotStarted, World, until
 
 V4 = pool("fam-v4", "172.20.1.0/24", ["172.20.1.10-172.20.1.19"], gateway="172.20.1.1")

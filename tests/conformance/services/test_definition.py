@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from tests.conformance.case import case
-from tests.conformance.objects import Json, native, network, pod, pool
-from tests.conformance.services.conftest import SHOP
-from tests.conformance.services.smc import (
+from tests.conformance.objects import SHOP, Json, native, network, pod, pool
+from tests.conformance.smc import (
     BOND,
     NAME,
     POOLS,

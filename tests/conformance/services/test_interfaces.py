@@ -9,6 +9,7 @@ import pytest
 from tests.conformance.case import case
 from tests.conformance.objects import (
     DEFAULT_NETWORK,
+    SHOP,
     Json,
     again,
     native,
@@ -17,7 +18,6 @@ from tests.conformance.objects import (
     pool,
     stateful_set,
 )
-from tests.conformance.services.conftest import SHOP
 from tests.conformance.services.numbered import BY_NAME, EACH, EXTRA, drawn, item, net, net6
 from tests.conformance.world import NotStarted, World
 

@@ -10,6 +10,7 @@ from tests.conformance.case import case
 from tests.conformance.objects import (
     DEFAULT_NETWORK,
     GROUP,
+    SHOP,
     Json,
     native,
     network,
@@ -17,7 +18,6 @@ from tests.conformance.objects import (
     pool,
     settings,
 )
-from tests.conformance.services.conftest import SHOP
 from tests.conformance.services.numbered import EACH
 from tests.conformance.world import NotStarted, Refused, World, until
 

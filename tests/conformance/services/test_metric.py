@@ -9,9 +9,8 @@ import pytest
 
 from services.standalone.system import ServiceEntry
 from tests.conformance.case import case
-from tests.conformance.objects import NODES, Json, pod, pool
+from tests.conformance.objects import NODES, SHOP, Json, pod, pool
 from tests.conformance.series import AGENT, COLLECTOR, CONTROLLER, FAILURES, scraped
-from tests.conformance.services.conftest import SHOP
 from tests.conformance.services.process import replicas, service
 from tests.conformance.services.test_ippool import FOUR, subnet
 from tests.conformance.world import World, until

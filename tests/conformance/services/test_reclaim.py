@@ -7,6 +7,7 @@ import pytest
 from tests.conformance.case import case
 from tests.conformance.objects import (
     NODES,
+    SHOP,
     Json,
     again,
     namespace,
@@ -16,7 +17,7 @@ from tests.conformance.objects import (
     settings,
     stateful_set,
 )
-from tests.conformance.services.conftest import LOST, SHOP
+from tests.conformance.services.conftest import LOST
 from tests.conformance.services.numbered import net, net6
 from tests.conformance.services.process import restart
 from tests.conformance.services.test_metric import collected

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.conformance.case import case
-from tests.conformance.objects import GROUP, Json, pod, pool
-from tests.conformance.services.conftest import SHOP
+from tests.conformance.objects import GROUP, SHOP, Json, pod, pool
 from tests.conformance.services.numbered import net, net6
 from tests.conformance.world import NotStarted, Refused, World
 

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from tests.conformance.case import case
-from tests.conformance.objects import Json, native, network, pod
-from tests.conformance.services.conftest import SHOP
+from tests.conformance.objects import SHOP, Json, native, network, pod
 from tests.conformance.services.numbered import EACH, EXTRA, item, net, net6
 from tests.conformance.world import Running, World
 

@@ -7,10 +7,9 @@ import copy
 import pytest
 
 from tests.conformance.case import case
-from tests.conformance.objects import NETWORKS, Json, namespace, pod, pool, settings
+from tests.conformance.objects import NETWORKS, SHOP, Json, namespace, pod, pool, settings
 from tests.conformance.review import Rejected
-from tests.conformance.services.conftest import SHOP
-from tests.conformance.services.smc import NAME, NETWORK, POOLS, RDMA, block, made
+from tests.conformance.smc import NAME, NETWORK, POOLS, RDMA, block, made
 from tests.conformance.world import World, until
 
 ON = {"podResourceInject": {"enabled": True}}

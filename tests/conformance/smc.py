@@ -12,8 +12,7 @@ from services.controller.nad import definition
 from shared.manifests import shape
 from shared.manifests.network import BLOCK_KEYS, SpiderMultusConfig
 from shared.manifests.problem import Invalid
-from tests.conformance.objects import GROUP, Json
-from tests.conformance.services.conftest import SHOP
+from tests.conformance.objects import GROUP, SHOP, Json
 from tests.conformance.world import World
 
 NAME, VERSION = "multus.spidernet.io/cr-name", "multus.spidernet.io/cni-version"
