@@ -63,6 +63,8 @@ For example:
         help="""\
 Shows which services run, where they listen, and what is not ready. Exit code 1 unless all is ready.
 
+In a cluster it shows who answers on the bus, who leads, and on which servers the streams are.
+
 For example:
     orbweaver status
     orbweaver status -o json""",
