@@ -18,7 +18,7 @@ from shared.manifests.settings import CONFIG_MAP
 
 EXPECTED_S = 5.0
 """How long what was let in counts without a fact of it: something else may have refused it after us."""
-_EXPECTED_KINDS = ("SpiderIPPool", "SpiderSubnet")
+_EXPECTED_KINDS = ("SpiderIPPool", "SpiderSubnet", "SpiderMultusConfig")
 """Kinds of which two objects can exclude each other."""
 
 

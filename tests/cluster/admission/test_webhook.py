@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -86,14 +87,41 @@ def test_what_only_the_webhook_sees_is_refused_with_every_cause(cluster: Cluster
     assert (info.value.status, info.value.reason) == (422, "Invalid")
 
 
-def test_i00010_of_many_pools_at_once_that_exclude_each_other_one_is_made(cluster: Cluster) -> None:
+def of_one_name(name: str) -> Json:
+    marks = {"multus.spidernet.io/cr-name": "one-name"}
+    meta = {"name": name, "namespace": "default", "annotations": marks}
+    return {
+        "apiVersion": "spiderpool.spidernet.io/v2beta1",
+        "kind": "SpiderMultusConfig",
+        "metadata": meta,
+        "spec": {},
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "make", "said"),
+    [
+        ("spiderippools", lambda n: pool(n, "10.36.0.0/24", ips=["10.36.0.10"]), "overlap with IPPool same-"),
+        (
+            "spidersubnets",
+            lambda n: {**pool(n, "10.37.0.0/24"), "kind": "SpiderSubnet"},
+            "overlap with Subnet same-",
+        ),
+        (
+            "namespaces/default/spidermultusconfigs",
+            of_one_name,
+            "is managed by SpiderMultusConfig default/same-",
+        ),
+    ],
+)
+def test_i00009_i00010_of_many_at_once_that_exclude_each_other_one_is_made(
+    cluster: Cluster, path: str, make: Callable[[str], Json], said: str
+) -> None:
     def create(i: int) -> bool:
         try:
-            cluster.client.create(
-                f"{OURS}/spiderippools", pool(f"same-{i}", "10.36.0.0/24", ips=["10.36.0.10"])
-            )
+            cluster.client.create(f"{OURS}/{path}", make(f"same-{i}"))
         except ApiError as error:
-            assert "overlap with IPPool same-" in str(error)
+            assert said in str(error)
             return False
         return True
 

@@ -22,8 +22,14 @@ from tests.support.pure_allocator import SECOND_NS, START_NS, World, node, pod, 
 PODS = [f"shop/w{i}" for i in range(2)]
 NODES = ["n1", "n2"]
 IFNAMES = ["eth0", "net1"]
-POOLS = {"a": "10.1.0.0/28", "b": "10.2.0.0/28", "wide": "10.1.0.0/24", "six": "fd00::/124"}
-FOUR = ["a", "b", "wide", "*"]
+POOLS = {
+    "a": "10.1.0.0/28",
+    "twin": "10.1.0.0/28",
+    "b": "10.2.0.0/28",
+    "wide": "10.1.0.0/24",
+    "six": "fd00::/124",
+}
+FOUR = ["a", "twin", "b", "wide", "*"]
 
 
 class Attachment:
@@ -285,7 +291,13 @@ class Machine(RuleBasedStateMachine):
 
 
 def _range(name: str, first: int, last: int) -> str:
-    prefix = {"a": "10.1.0.{}", "b": "10.2.0.{}", "wide": "10.1.0.{}", "six": "fd00::{:x}"}[name]
+    prefix = {
+        "a": "10.1.0.{}",
+        "twin": "10.1.0.{}",
+        "b": "10.2.0.{}",
+        "wide": "10.1.0.{}",
+        "six": "fd00::{:x}",
+    }[name]
     return f"{prefix.format(first)}-{prefix.format(last)}"
 
 
