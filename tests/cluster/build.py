@@ -23,8 +23,12 @@ from pathlib import Path
 MODULE = Path(__file__).parent / "kubernetes"
 KWOK_MODULE = Path(__file__).parent / "kwok"
 KWOK = "sigs.k8s.io/kwok"
-CERT_MANAGER_MODULE = Path(__file__).parent / "cert_manager"
-CERT_MANAGER = "github.com/cert-manager/cert-manager"
+SCHEMAS_MODULE = Path(__file__).parent / "schemas"
+_SCHEMAS = {
+    "github.com/cert-manager/cert-manager": "deploy/crds/crd-*.yaml",
+    "github.com/prometheus-operator/prometheus-operator": "example/prometheus-operator-crd/*_servicemonitors.yaml",
+}
+"""Operators whose kinds deploy/components uses, and where their modules have the definitions of these."""
 PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kubelet")
 _STAGES = (
     "node/fast/node-initialize.yaml",
@@ -75,23 +79,25 @@ def kwok() -> Path:
     return target
 
 
-def cert_manager_definitions() -> list[Path]:
-    """The CustomResourceDefinitions that cert-manager publishes, as templates of its chart. Raises Missing."""
-    version = _pinned(CERT_MANAGER_MODULE, CERT_MANAGER)
-    folder = cache() / "go-mod" / f"{CERT_MANAGER}@{version}" / "deploy" / "crds"
-    if not folder.exists():
-        command = [_go(), "mod", "download", CERT_MANAGER]
-        done = subprocess.run(
-            command,
-            cwd=CERT_MANAGER_MODULE,
-            env=_environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise Missing(f"{CERT_MANAGER} {version} cannot be fetched: {done.stderr[-500:]}")
-    return sorted(folder.glob("crd-*.yaml"))
+def foreign_definitions() -> list[Path]:
+    """The CustomResourceDefinitions that cert-manager and the Prometheus operator publish; some are templates. Raises Missing."""
+    found: list[Path] = []
+    for path, pattern in _SCHEMAS.items():
+        version = _pinned(SCHEMAS_MODULE, path)
+        folder = cache() / "go-mod" / f"{path}@{version}"
+        if not folder.exists():
+            done = subprocess.run(
+                [_go(), "mod", "download", path],
+                cwd=SCHEMAS_MODULE,
+                env=_environment(),
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode:
+                raise Missing(f"{path} {version} cannot be fetched: {done.stderr[-500:]}")
+        found += sorted(folder.glob(pattern))
+    return found
 
 
 def system_program(name: str, package: str) -> str:

@@ -13,8 +13,6 @@ from tests.support.kube import ApiServer
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 OVERLAYS = ("dev", "prod")
-FOREIGN_GROUPS = ("cert-manager.io/", "monitoring.coreos.com/")
-"""Kinds that only the cluster of a user who has these operators knows."""
 
 
 def rendered(folder: Path) -> list[dict]:
@@ -44,6 +42,14 @@ def prepared(api_server: ApiServer) -> ApiServer:
     api_server.kubectl("apply", "-k", str(DEPLOY / "crds"))
     api_server.kubectl("apply", "-k", str(DEPLOY / "crds" / "multus"))
     api_server.kubectl("apply", "-f", str(DEPLOY / "base" / "namespace.yaml"))
+    for path in build.foreign_definitions():
+        definition = yaml.safe_load(path.read_text())
+        definition["metadata"] = {
+            # The labels are a chart's templates.
+            "name": definition["metadata"]["name"],
+        }
+        api_server.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump(definition))
+    api_server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
     return api_server
 
 
@@ -68,28 +74,25 @@ def test_an_overlay_is_accepted(prepared: ApiServer, overlay: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (DEPLOY / "components").iterdir()))
 def test_a_component_is_accepted(prepared: ApiServer, name: str, tmp_path: Path) -> None:
-    known = [one for one in component(name, tmp_path) if not one["apiVersion"].startswith(FOREIGN_GROUPS)]
-    assert dry_run(prepared, known).count("serverside-applied") == len(known)
-
-
-def test_cert_manager_takes_its_component(prepared: ApiServer, tmp_path: Path) -> None:
-    """By the schemas that it publishes."""
-    for path in build.cert_manager_definitions():
-        definition = yaml.safe_load(path.read_text())
-        definition["metadata"] = {
-            "name": definition["metadata"]["name"]
-        }  # its labels are the chart's templates
-        prepared.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump(definition))
-    prepared.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
-    objects = [
-        one for one in component("cert-manager", tmp_path) if one["apiVersion"].startswith("cert-manager.io/")
-    ]
-    assert len(objects) == 4
+    objects = component(name, tmp_path)
     assert dry_run(prepared, objects).count("serverside-applied") == len(objects)
-    (leaf,) = [one for one in objects if one["kind"] == "Certificate" and not one["spec"].get("isCA")]
-    leaf["spec"]["dnsName"] = "misspelt"
-    with pytest.raises(AssertionError, match="dnsName"):
-        dry_run(prepared, [leaf])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "field"),
+    [
+        ("cert-manager", "Certificate", "dnsName"),
+        ("cert-manager", "Issuer", "selfsigned"),
+        ("service-monitor", "ServiceMonitor", "endpoint"),
+    ],
+)
+def test_a_misspelt_field_of_an_operators_kind_is_refused(
+    prepared: ApiServer, name: str, kind: str, field: str, tmp_path: Path
+) -> None:
+    one = next(one for one in component(name, tmp_path) if one["kind"] == kind)
+    one["spec"][field] = "misspelt"
+    with pytest.raises(AssertionError, match=field):
+        dry_run(prepared, [one])
 
 
 def test_a_misspelt_field_is_refused(prepared: ApiServer) -> None:
