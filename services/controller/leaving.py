@@ -38,6 +38,8 @@ LEAVE_S = 100.0
 KINDS_FOLLOW_S = 10.0
 """Within this after the first sign the kinds go too, or they are to stay."""
 AGAIN_S = 0.5
+HINTS_S = 5.0
+"""Objects are deleted all the time where pods come and go: so often the kinds are looked at for that."""
 PAGE, WRITERS = 500, 16
 NOT_FOUND, CONFLICT, NO_RIGHTS = 404, 409, (401, 403)
 _KINDS = {row.kind: row.plural for row in KINDS if row.ours}
@@ -96,7 +98,7 @@ class Leaving:
                         await asyncio.sleep(AGAIN_S)
                 except KubeError as error:
                     log.info("finalizers are not taken off yet", kind=plural, error=str(error))
-            await asyncio.sleep(AGAIN_S)
+            await asyncio.sleep(HINTS_S)
 
     async def leave(self) -> None:
         """Before the process ends. Returns soon unless this installation is being deleted; within LEAVE_S then."""
