@@ -216,7 +216,9 @@ class Follow:
             f"CONSUMER.CREATE.{self._stream}", {"stream_name": self._stream, "config": config}
         )
         self._consumer = created["name"]
-        if created["num_pending"] == 0 and created["delivered"]["stream_seq"] < self._next_sequence:
+        # what it has delivered is still on its way here; the stream sequence is beside the point, for it stands before the first message
+        # that is left of the stream
+        if created["num_pending"] == 0 and created["delivered"]["consumer_seq"] == 0:
             self._is_at_end()
 
     async def _renew_until_done(self) -> None:

@@ -73,6 +73,25 @@ def test_a_follower_goes_through_restarts_and_a_replaced_stream(
     connected(fresh_nats_server, body)
 
 
+@pytest.mark.parametrize("last_per_subject", [True, False])
+def test_a_reading_of_nothing_ends_at_once(fresh_nats_server: NatsServer, last_per_subject: bool) -> None:
+    """Also where the first messages of the stream are gone, as in every stream that keeps the last of each subject."""
+
+    async def body(bus: Bus) -> None:
+        await bus.ensure_stream(subjects.FACTS)
+        for i in range(3):
+            await bus.append("orb.facts.a.b.c", b"%d" % i)
+        began_s = asyncio.get_running_loop().time()
+        found = [
+            [m.data async for m in bus.read("FACTS", subject_filter=of, last_per_subject=last_per_subject)]
+            for of in ("orb.facts.a.b.c", "orb.facts.other.*.*", "orb.facts.a.b.d")
+        ]
+        assert found == [[b"2"], [], []]
+        assert asyncio.get_running_loop().time() - began_s < 2.0, "no heartbeat was waited for"
+
+    connected(fresh_nats_server, body)
+
+
 def test_a_handler_that_fails_ends_the_following_and_is_told(fresh_nats_server: NatsServer) -> None:
     async def body(bus: Bus) -> None:
         await bus.ensure_stream(subjects.FACTS)
