@@ -23,7 +23,7 @@ from services.standalone.state import read_system
 from tests.conformance.objects import NODES, Json, native, node
 from tests.conformance.review import injected
 
-_WAIT_S = 30.0
+_WAIT_S = 60.0
 _PLUGINS = Path("/usr/lib/cni")
 """Those of containernetworking."""
 

@@ -27,7 +27,8 @@ Json = dict[str, Any]
 T = TypeVar("T")
 OURS = f"/apis/{GROUP}"
 NADS = "/apis/k8s.cni.cncf.io/v1"
-WAIT_S = 60.0
+WAIT_S = 120.0
+"""For what takes moments: long, for a machine that does other things too."""
 _SETTINGS = "/api/v1/namespaces/kube-system/configmaps/spiderpool-conf"
 _WORKLOADS = "deployment,statefulset,daemonset,replicaset,job,pod"
 _subnets = itertools.count(1)

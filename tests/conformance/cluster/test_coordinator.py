@@ -100,7 +100,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Side]:
             _definition("cilium.io", "v2alpha1", "CiliumPodIPPool"),
         ):
             server.kubectl("apply", "-f", "-", stdin=json.dumps(definition))
-        server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+        server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
         settings = ControllerSettings(
             replica="c1",
             bus=nats.settings("controller"),

@@ -62,15 +62,15 @@ def test_a_pool_in_use_stays(stage: Stage) -> None:
     stage.sane(name)
     stage.client.delete(f"{PATH}/{name}")
     assert stage.pool_object(name)["metadata"]["deletionTimestamp"]
-    stage.space.kubectl("delete", "pod", "other", "--timeout=60s")
+    stage.space.kubectl("delete", "pod", "other", "--timeout=120s")
     stage.space.apply(pod("late", drawing(name)))
     until(
         lambda: any("is terminating" in text for text in stage.space.sandbox_failures()),
         "the late one is told",
     )
-    stage.space.kubectl("delete", "pod", "late", "--timeout=60s")
+    stage.space.kubectl("delete", "pod", "late", "--timeout=120s")
     stage.sane(name)
-    stage.space.kubectl("delete", "pod", "web", "--timeout=60s")
+    stage.space.kubectl("delete", "pod", "web", "--timeout=120s")
     until(lambda: not stage.exists_pool(name), "it goes once nothing is held")
 
 
@@ -85,7 +85,7 @@ def test_a_pool_in_use_is_kept_where_the_settings_say_so(stage: Stage) -> None:
         return stage.cluster.server.kubectl("delete", "spiderippool", name, "--dry-run=server", check=False)
 
     until(lambda: "cannot delete an IPPool with allocated IPs(1)" in said(), "its deletion is refused")
-    stage.space.kubectl("delete", "pod", "web", "--timeout=60s")
+    stage.space.kubectl("delete", "pod", "web", "--timeout=120s")
     stage.await_empty(name)
     until(lambda: "deleted" in said(), "its deletion is not refused any more")
 

@@ -39,7 +39,7 @@ def test_one_name_in_two_namespaces(stage: Stage) -> None:
             space.apply(pod("web", drawing(name)))
             space.await_pods(1)
         until(lambda: len(stage.records(name)) == 2, "both are recorded")
-        other.kubectl("delete", "pod", "web", "--timeout=60s")
+        other.kubectl("delete", "pod", "web", "--timeout=120s")
         until(lambda: len(stage.records(name)) == 1, "one is left")
         stage.sane(name)
     finally:
@@ -170,7 +170,7 @@ def test_two_stateful_sets_on_one_pool(stage: Stage) -> None:
         stage.space.kubectl("scale", "statefulset/queue", f"--replicas={second}")
         stage.space.await_pods(first + second)
         stage.sane(name)
-    stage.space.kubectl("delete", "statefulsets", "--all", "--timeout=60s")
+    stage.space.kubectl("delete", "statefulsets", "--all", "--timeout=120s")
     stage.await_empty(name)
 
 
@@ -193,6 +193,6 @@ def test_many_kinds_compete_for_one_pool(stage: Stage) -> None:
         until(lambda uids=uids: len(uids & stage.uids()) <= 1, "the others are new")
         stage.space.await_pods(10)
         stage.sane(name)
-    stage.space.kubectl("delete", "deployment,statefulset,daemonset,pod", "--all", "--timeout=90s")
+    stage.space.kubectl("delete", "deployment,statefulset,daemonset,pod", "--all", "--timeout=120s")
     stage.await_empty(name)
     until(lambda: not stage.endpoints(), "no endpoint is left")

@@ -74,17 +74,17 @@ def test_the_clusters_dns_restarts(stage: Stage) -> None:
     try:
         old = {
             one["metadata"]["uid"]
-            for one in stage.cluster.await_pods("kube-system", 2, "k8s-app=kube-dns", 60)
+            for one in stage.cluster.await_pods("kube-system", 2, "k8s-app=kube-dns", 120)
         }
         kubectl("-n", "kube-system", "delete", "pods", "-l", "k8s-app=kube-dns", "--wait=false")
         stage.space.apply(deployment("web", 3, drawing(name)))
         stage.space.await_pods(3)
         stage.sane(name)
-        new = stage.cluster.await_pods("kube-system", 2, "k8s-app=kube-dns", 60)
+        new = stage.cluster.await_pods("kube-system", 2, "k8s-app=kube-dns", 120)
         assert not old & {one["metadata"]["uid"] for one in new}
     finally:
         kubectl(
-            "-n", "kube-system", "delete", "deployment", "coredns", "--cascade=foreground", "--timeout=60s"
+            "-n", "kube-system", "delete", "deployment", "coredns", "--cascade=foreground", "--timeout=120s"
         )
     stage.await_empty(of_dns)
 

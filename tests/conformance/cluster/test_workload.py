@@ -78,7 +78,7 @@ def test_a_workload(stage: Stage, kind: str, count: int, families: tuple[int, ..
         again = stage.sane(*pools)
         if kind == "StatefulSet":
             assert again == addresses
-    stage.space.kubectl("delete", kind.lower(), "load", "--timeout=60s")
+    stage.space.kubectl("delete", kind.lower(), "load", "--timeout=120s")
     stage.await_empty(*pools)
     until(lambda: not stage.endpoints(), "no endpoint is left")
 
@@ -109,7 +109,7 @@ def test_one_address_for_two_pods(stage: Stage) -> None:
         "the second is told why it waits",
     )
     assert set(stage.records(name)) == {f"{subnet}.100"}
-    stage.space.kubectl("delete", "pod", "first", "--timeout=60s")
+    stage.space.kubectl("delete", "pod", "first", "--timeout=120s")
     stage.space.await_pods(1)
     assert stage.sane(name) == {"second": {f"{subnet}.100"}}
 
@@ -280,7 +280,7 @@ def test_metrics(stage: Stage) -> None:
     before = {node.name: stage.series(node.name) for node in stage.cluster.nodes}
     stage.space.apply(pod("load", drawing(name)))
     (running,) = stage.space.await_pods(1)
-    stage.space.kubectl("delete", "pod", "load", "--timeout=60s")
+    stage.space.kubectl("delete", "pod", "load", "--timeout=120s")
     stage.await_empty(name)
     node = running["spec"]["nodeName"]
     assert not set(AGENT) - set(stage.series(node))

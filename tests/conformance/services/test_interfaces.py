@@ -63,6 +63,16 @@ def test_four_interfaces_of_both_families(world: World, named: bool) -> None:
     assert next(one["interface"] for one in told["status"]["current"]["ips"]) == "eth0"
 
 
+@case("A00010")
+@pytest.mark.parametrize("configurations", [None, EACH], ids=["together", "each"])
+def test_ippool_is_for_every_interface(world: World, configurations: dict[str, Json] | None) -> None:
+    """Also one whose network names pools itself; each has an address of its own."""
+    world.apply(net(1), net6(1), net(2), network("extra", ipv4=["p2"]))
+    wanted = pod("web", SHOP, networks=EXTRA, ippool={"ipv4": ["p1"], "ipv6": ["q1"]})
+    assert drawn(world.start(wanted, configurations=configurations)) == {"eth0": [1, 1], "net1": [1, 1]}
+    world.sane("p1", "q1", "p2")
+
+
 @pytest.mark.parametrize(
     ("items", "text"),
     [
@@ -128,7 +138,7 @@ def test_no_pool_is_drained_by_retries(
     pods = [pod(f"web-{n}", SHOP, networks=EXTRA, **marks) for n in range(2)]
     world.start(pods[0], configurations=configurations)
     world.apply(pods[1])
-    for _ in range(5):
+    for _ in range(3):
         with pytest.raises(NotStarted, match="all IP addresses used out"):
             world.sandbox(pods[1], configurations=configurations)
     counts = [len(world.records(name)) for name in ("p1", "p2")]
