@@ -510,14 +510,19 @@ class _Merge:
     # What only the kernel shows
 
     def settle_sightings(self) -> Iterator[None]:
+        """The lease that a node has of such an address need not be its user's, whose own lease and journal may both be lost: nobody is given
+        it after that lease either, as long as the node shows it."""
         for node, sightings in self._sightings.items():
             for key in sorted(sightings):
                 yield
                 owner = self._holder(key)
-                if owner is not None and self._node_of(owner, key) == node:
-                    continue  # settle_leases tells of it
+                is_leased_here = owner is not None and self._node_of(owner, key) == node
+                if is_leased_here and self._unknown.get(node, 0) >= limits.WITNESS_UNKNOWN_MAX:
+                    continue
                 if key in self._state.quarantine or self._admits(node, 1):
                     self._quarantine_one(key, node, "on a link of the node, in no journal")
+                    if is_leased_here:
+                        continue  # settle_leases tells of it
                     self._differ(
                         node,
                         f"{_text(key)} is on a link of a pod of {node}, but in no journal and under no lease of the node",

@@ -222,8 +222,33 @@ def test_a_lost_journal_beside_a_live_namespace_frees_nothing() -> None:
     w.add("", container="c1")
     seen = Claim(container_id="", ifname="eth0", addresses=("10.6.1.0/16",), state="kernel", live=True)
     merged = settle(w, told("n1", seen))
-    assert merged.events == ()
+    assert w.is_held("10.6.1.0") and not any(isinstance(one, LeasesReleased) for one in merged.events)
     assert "journal has forgotten" in merged.disagreements[0].sentence
+
+
+def test_an_address_that_only_a_kernel_shows_outlives_the_lease_that_it_is_under() -> None:
+    """The lease may be an older one: what the log and the journal had of the present user is lost."""
+    w = world()
+    w.add("", container="older")
+    seen = Claim(container_id="", ifname="eth0", addresses=("10.6.1.0/16",), state="kernel", live=True)
+    settle(w, told("n1", seen))
+    w.release("older")
+    assert addresses(w.add("shop/web-0")) == ["10.6.1.1"]
+    settle(w, told("n1", seen, claim_of(w, "uid-web-0")))
+    assert not w.is_held("10.6.1.0") and w.state.quarantine
+    settle(w, told("n1", claim_of(w, "uid-web-0")))
+    assert not w.state.quarantine
+    assert addresses(w.add("shop/web-1")) == ["10.6.1.0"]
+
+
+def test_it_is_its_holders_again_once_a_journal_says_so() -> None:
+    w = world()
+    w.add("shop/web-0")
+    seen = Claim(container_id="", ifname="eth0", addresses=("10.6.1.0/16",), state="kernel", live=True)
+    settle(w, told("n1", seen))
+    assert addresses(w.add("shop/web-0", container="again")) == ["10.6.1.0"]
+    settle(w, told("n1", claim_of(w, "uid-web-0")))
+    assert not w.state.quarantine
 
 
 def test_an_address_that_only_a_kernel_shows_is_given_to_nobody() -> None:
