@@ -6,6 +6,7 @@ Owns which change makes whom look again. Must not know how anything is written.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,8 @@ log = structlog.get_logger()
 
 RESYNC_S = 60.0
 """As Spiderpool's informers: so late a directory of CNI configurations that changed is noticed."""
+CONFLICTS_TOLD_TURNS = 30
+"""Every half hour: Events are kept for an hour."""
 RETRY_S = 2.0
 LISTED_POLL_S = 0.05
 
@@ -226,8 +229,10 @@ class Bridge:
             self._writing.add(NETWORK, namespace, controller.name)
 
     async def _resync(self) -> None:
-        while True:
+        for turn in itertools.count(1):
             await asyncio.sleep(RESYNC_S)
+            if turn % CONFLICTS_TOLD_TURNS == 0:
+                self._conflicts.tell_again()
             for (namespace, name), _ in self._told.held(NETWORK):
                 self._writing.add(NETWORK, namespace, name)
             for (_, name), item in self._told.held(POOL):

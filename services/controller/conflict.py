@@ -12,10 +12,9 @@ import msgspec
 
 from services.controller.event import About, Notable
 from services.controller.nad import definition_name
-from services.controller.typed import NETWORK, POOL, SUBNET, Typed
+from services.controller.typed import NETWORK, POOL, SUBNET, SubnetClaim, Typed
 from shared.manifests.kinds import API_VERSION
-from shared.net.ranges import Network, parse_cidr
-from shared.selection.precedence import rank_of
+from shared.selection.cluster import PoolFact
 from shared.selection.rule import stands_back
 
 REASON, ENDED = "Conflict", "ConflictEnded"
@@ -39,9 +38,18 @@ class Conflicts:
         self._note = note
         self._told: dict[tuple[str, str, str], Pair] = {}
         """By the one that stands back: it does so for one other."""
+        self._seen: dict[str, PoolFact] = {}
 
     def look(self, kind: str, namespace: str, name: str) -> None:
         """An object came, changed or went: notes what it now excludes, and what it excludes no more."""
+        if kind == POOL:
+            pool = self._typed.rivals.pool(name)
+            if self._seen.get(name) is pool:
+                return  # only its status changed
+            if pool is None:
+                del self._seen[name]
+            else:
+                self._seen[name] = pool
         with_it = {
             pair.younger
             for key, pair in self._told.items()
@@ -59,7 +67,15 @@ class Conflicts:
         if before is not None and (now is None or now.older != before.older):
             self._tell(before, ENDED, *(f"{before.kind} {{}} and it exclude each other no more",) * 2)
         if now is not None:
-            self._tell(now, REASON, now.sentence, f"{now.kind} {{}} {now.sentence}")
+            self._tell_of(now)
+
+    def tell_again(self) -> None:
+        """Events are kept for an hour, and what excludes each other stays until somebody reads of it."""
+        for pair in self._told.values():
+            self._tell_of(pair)
+
+    def _tell_of(self, pair: Pair) -> None:
+        self._tell(pair, REASON, pair.sentence, f"{pair.kind} {{}} {pair.sentence}")
 
     def _tell(self, pair: Pair, reason: str, of_younger: str, of_older: str) -> None:
         sides = (
@@ -80,7 +96,7 @@ class Conflicts:
                 config = self._typed.network(namespace, name)
                 return self._typed.namesakes(namespace, definition_name(config)) if config is not None else ()
             case _:
-                return self._overlapping(name)
+                return [one.name for one in self._overlapping(name)]
 
     def _pair(self, kind: str, namespace: str, name: str) -> Pair | None:
         match kind:
@@ -111,7 +127,7 @@ class Conflicts:
         if config is None or config.metadata.terminating:
             return None
         target = definition_name(config)
-        first = self._typed.namesakes(namespace, target)[0]
+        first = self._typed.first_namesake(namespace, target)
         older = self._typed.network(namespace, first)
         if first == name or older is None:
             return None
@@ -129,49 +145,26 @@ class Conflicts:
             sentence=sentence,
         )
 
-    def _overlapping(self, name: str) -> list[str]:
-        """The subnets that are there and overlap with this one, those that count before it first."""
-        try:
-            mine = self._typed.subnet(name)
-            network = parse_cidr(mine[0].spec.subnet) if mine is not None else None
-        except ValueError:
-            network = None
-        if network is None:
-            return []
-        found = [
-            one
-            for one in self._typed.subnets()
-            if one.metadata.name != name
-            and not one.metadata.terminating
-            and _overlaps(one.spec.subnet, network)
-        ]
-        return [one.metadata.name for one in sorted(found, key=lambda one: rank_of(one.metadata))]
+    def _overlapping(self, name: str) -> list[SubnetClaim]:
+        """The subnets that are there and overlap with this one, those that count before others first."""
+        mine = self._typed.subnet_claim(name)
+        found = self._typed.overlapping_subnets(mine.network) if mine is not None else []
+        return [one for one in found if one.name != name and not one.terminating]
 
     def _subnets(self, name: str) -> Pair | None:
-        mine = self._typed.subnet(name)
-        first = next(iter(self._overlapping(name)), "")
-        older = self._typed.subnet(first) if first else None
-        if mine is None or older is None or mine[0].metadata.terminating:
-            return None
-        if rank_of(mine[0].metadata) < rank_of(older[0].metadata):
+        mine, first = self._typed.subnet_claim(name), next(iter(self._overlapping(name)), None)
+        if mine is None or first is None or mine.terminating or mine.rank < first.rank:
             return None
         sentence = (
-            f"overlaps with the older SpiderSubnet {first}, subnet {older[0].spec.subnet}: which of them a pool belongs to is "
+            f"overlaps with the older SpiderSubnet {first.name}, subnet {first.network}: which of them a pool belongs to is "
             "the older's to say, until one of the two is deleted"
         )
         return Pair(
             kind=SUBNET,
             namespace="",
-            older=first,
-            older_uid=older[0].metadata.uid,
+            older=first.name,
+            older_uid=first.uid,
             younger=name,
-            younger_uid=mine[0].metadata.uid,
+            younger_uid=mine.uid,
             sentence=sentence,
         )
-
-
-def _overlaps(cidr: str, network: Network) -> bool:
-    try:
-        return parse_cidr(cidr).overlaps(network)
-    except ValueError:
-        return False

@@ -32,7 +32,7 @@ class NetworkWriter:
         if wanted is None:
             log.warning("a SpiderMultusConfig cannot be rendered", object=f"{namespace}/{name}")
             return 0.0
-        if self._typed.namesakes(namespace, definition_name(config))[:1] != [name]:
+        if self._typed.first_namesake(namespace, definition_name(config)) != name:
             return 0.0  # the older of one name counts
         wrote = await self._drop_renamed(config)
         collection = f"/apis/{NAD_API_VERSION}/namespaces/{namespace}/network-attachment-definitions"

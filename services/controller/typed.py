@@ -19,12 +19,24 @@ from shared.manifests.ipam import IPPoolSpec, SpiderIPPool, SpiderSubnet
 from shared.manifests.meta import Object
 from shared.manifests.network import NetworkAttachmentDefinition, SpiderMultusConfig
 from shared.manifests.workload import ConfigMap, Pod
+from shared.net.network_index import NetworkIndex
+from shared.net.ranges import Network, parse_cidr
 from shared.selection.cluster import pool_fact
-from shared.selection.precedence import Claims, PoolRivals, rank_of
+from shared.selection.precedence import Claims, PoolRivals, Rank, rank_of
 
 POOL, SUBNET, ENDPOINT, POD = "SpiderIPPool", "SpiderSubnet", "SpiderEndpoint", "Pod"
 NETWORK, DEFINITION, COORDINATOR = "SpiderMultusConfig", "NetworkAttachmentDefinition", "SpiderCoordinator"
 T = TypeVar("T", bound=Object)
+
+
+class SubnetClaim(msgspec.Struct, frozen=True, kw_only=True):
+    """What of a SpiderSubnet decides whom it excludes."""
+
+    name: str
+    uid: str
+    network: Network
+    rank: Rank
+    terminating: bool
 
 
 class Typed:
@@ -34,7 +46,9 @@ class Typed:
         """Every pool's spec, by name."""
         self.rivals = PoolRivals()
         self._by_cidr: dict[str, dict[str, None]] = {}
-        self._claims: Claims[None] = Claims()
+        self._claims: Claims[str] = Claims()
+        self._subnets = NetworkIndex()
+        self._subnet_claims: dict[str, SubnetClaim] = {}
         told.listen(self._on_change)
 
     def pool(self, name: str) -> tuple[SpiderIPPool, Item] | None:
@@ -43,10 +57,13 @@ class Typed:
     def subnet(self, name: str) -> tuple[SpiderSubnet, Item] | None:
         return self._find(SUBNET, ("", name), SpiderSubnet)
 
-    def subnets(self) -> Iterator[SpiderSubnet]:
-        for _, item in self.told.held(SUBNET):
-            if (subnet := decode(item, SpiderSubnet)) is not None:
-                yield subnet
+    def subnet_claim(self, name: str) -> SubnetClaim | None:
+        return self._subnet_claims.get(name)
+
+    def overlapping_subnets(self, network: Network) -> list[SubnetClaim]:
+        """Those that share an address with the network, who counts before the others first."""
+        found = [self._subnet_claims[name] for name in self._subnets.overlapping(network)]
+        return sorted(found, key=lambda one: one.rank)
 
     def subnets_of(self, cidr: str) -> Iterator[str]:
         """Names of the subnets with this CIDR."""
@@ -76,6 +93,10 @@ class Typed:
         claimants = self._claims.claimants(f"{namespace}/{definition}")
         return [claimant.partition("/")[2] for claimant in claimants]
 
+    def first_namesake(self, namespace: str, definition: str) -> str:
+        """The configuration that this definition is rendered from, empty if there is none."""
+        return self._claims.chosen.get(f"{namespace}/{definition}", "")
+
     def definition(self, namespace: str, name: str) -> tuple[NetworkAttachmentDefinition, Item] | None:
         return self._find(DEFINITION, (namespace, name), NetworkAttachmentDefinition)
 
@@ -98,19 +119,23 @@ class Typed:
     def _on_change(self, watched: Watched, change: Change) -> None:
         if watched.kind == NETWORK:
             self._claim(change)
+        if watched.kind == SUBNET:
+            self._claim_subnet(change)
         if watched.kind != POOL:
             return
         name = change.name[1]
         old = self.pools.pop(name, None)
         if old is not None:
             self._by_cidr.get(old.subnet, {}).pop(name, None)
-        self.rivals.drop(name)
         pool = decode(change.item, SpiderIPPool) if isinstance(change, Put) else None
+        fact = pool_fact(name, pool) if pool is not None else None
+        if fact is None:
+            self.rivals.drop(name)
+        elif fact != self.rivals.pool(name):
+            self.rivals.put(fact)
         if pool is not None:
             self.pools[name] = pool.spec
             self._by_cidr.setdefault(pool.spec.subnet, {})[name] = None
-            if (fact := pool_fact(name, pool)) is not None:
-                self.rivals.put(fact)
 
     def _claim(self, change: Change) -> None:
         own = "/".join(change.name)
@@ -119,7 +144,29 @@ class Typed:
             self._claims.drop(own)
         else:
             name = f"{change.name[0]}/{definition_name(config)}"
-            self._claims.put(own, name, rank_of(config.metadata), None)
+            self._claims.put(own, name, rank_of(config.metadata), change.name[1])
+
+    def _claim_subnet(self, change: Change) -> None:
+        name = change.name[1]
+        before = self._subnet_claims.pop(name, None)
+        if before is not None:
+            self._subnets.discard(name, before.network)
+        subnet = decode(change.item, SpiderSubnet) if isinstance(change, Put) else None
+        claim = _subnet_claim(subnet) if subnet is not None else None
+        if claim is not None:
+            self._subnet_claims[name] = claim
+            self._subnets.add(name, claim.network)
+
+
+def _subnet_claim(subnet: SpiderSubnet) -> SubnetClaim | None:
+    meta = subnet.metadata
+    try:
+        network = parse_cidr(subnet.spec.subnet)
+    except ValueError:
+        return None
+    return SubnetClaim(
+        name=meta.name, uid=meta.uid, network=network, rank=rank_of(meta), terminating=meta.terminating
+    )
 
 
 def decode(item: Item, type_: type[T]) -> T | None:

@@ -69,6 +69,8 @@ class PoolRivals:
         self._of_subnet: dict[Network, dict[str, None]] = {}
         self._spans: dict[Network, _Spans] = {}
         self._rivals: dict[str, set[str]] = {}
+        self._before: dict[str, str] = {}
+        """What `before` answered; each candidate of each attach is asked about."""
 
     def put(self, pool: PoolFact) -> set[str]:
         """Names of the pools that it excludes, or did until now."""
@@ -87,6 +89,7 @@ class PoolRivals:
         spans.add(pool)
         for name in found:
             self._rivals.setdefault(name, set()).add(pool.name)
+            self._pass_by(name, pool)
         if found:
             self._rivals[pool.name] = found
         return touched | found
@@ -108,7 +111,10 @@ class PoolRivals:
         else:
             del members[name]
         rivals = self._rivals.pop(name, set[str]())
+        self._before.pop(name, None)
         for other in rivals:
+            if self._before.get(other) == name:
+                del self._before[other]
             self._rivals[other].discard(name)
             if not self._rivals[other]:
                 del self._rivals[other]
@@ -121,6 +127,7 @@ class PoolRivals:
         out._of_subnet = {subnet: dict(names) for subnet, names in self._of_subnet.items()}
         out._spans = {subnet: spans.copy() for subnet, spans in self._spans.items()}
         out._rivals = {name: set(rivals) for name, rivals in self._rivals.items()}
+        out._before = dict(self._before)
         return out
 
     def of(self, name: str) -> frozenset[str]:
@@ -136,6 +143,21 @@ class PoolRivals:
         rivals = self._rivals.get(name)
         if not rivals:
             return ""
+        if (known := self._before.get(name)) is not None:
+            return known
+        self._before[name] = found = self._look(name, rivals)
+        return found
+
+    def _pass_by(self, name: str, pool: PoolFact) -> None:
+        """A rival of `name` came: what is known of who goes before is kept true."""
+        known = self._before.get(name)
+        if known is None or pool.terminating:
+            return
+        first = self._pools[known or name]
+        if _pool_rank(pool) < _pool_rank(first):
+            self._before[name] = pool.name
+
+    def _look(self, name: str, rivals: set[str]) -> str:
         mine = _pool_rank(self._pools[name])
         ahead = [
             rank
