@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
 import time
+from pathlib import Path
 
+import msgspec
+import pytest
+
+from services.bus.settings import CLIENT_PORT
 from shared.bus import Bus, BusError, Message
-from shared.settings import BusSettings
+from shared.settings import AllocatorSettings, BusSettings
 from shared.subjects import LEASES, allocate, lease
 from tests.cluster.bus.conftest import NODES, Site, await_true
 from tests.cluster.bus.test_identity import connected, tell_nodes
+from tests.support.service import Service
 
 OWN, OTHER = NODES
 
@@ -68,3 +75,39 @@ def test_a_hub_of_three(site: Site) -> None:
                 await asyncio.sleep(0.5)
 
     asyncio.run(scenario())
+
+
+def test_an_allocator_that_starts_with_the_hub_waits_for_it(site: Site, tmp_path: Path) -> None:
+    """As in a new cluster: pods begin as soon as the hub tells its authority, when its servers still elect."""
+    for number in range(3):
+        site.start_hub(number, servers=3)
+    await_true("the authority is told", lambda: (site.peers() / "ca.crt").is_file(), 90)
+    servers = tuple(f"tls://{address}:{CLIENT_PORT}" for address in site.addresses)
+    settings = AllocatorSettings(
+        replica="a1",
+        bus=msgspec.structs.replace(site.of_hub("allocator"), servers=servers),
+        system=msgspec.structs.replace(site.of_hub("sys"), servers=servers),
+        stream_replicas=3,
+        mark_file=str(tmp_path / "mark"),
+    )
+    directory = tmp_path / "allocator"
+    directory.mkdir()
+    allocator = Service("services.allocator", settings, directory)
+    allocator.start()
+    try:
+
+        async def made() -> bool:
+            async with connected(site.of_hub("tools")) as (tools,):
+                with contextlib.suppress(BusError):
+                    await tools.stream_state(LEASES.name)
+                    return True
+            return False
+
+        deadline = time.monotonic() + 90.0
+        while not asyncio.run(made()):
+            assert time.monotonic() < deadline, allocator.log.read_text()
+            time.sleep(0.5)
+        with pytest.raises(subprocess.TimeoutExpired):
+            allocator.wait(1.0)
+    finally:
+        allocator.kill()

@@ -7,6 +7,7 @@ import json
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,8 +47,10 @@ def system(cluster: Cluster, archive: Path) -> Installation:
         cluster.server.kubectl("label", "node", node, "orbweaver.io/hub=")
     system = Installation(cluster, [archive], overlay="prod", components=["default-network"])
     system.load()
+    began = time.monotonic()
     system.apply_overlay(TAGS[0], "--server-side")
     system.await_rollout()
+    print(f"Ready {time.monotonic() - began:.1f} s after the apply")
     system.apply(*POOLS)
     cluster.await_ready()
     return system
