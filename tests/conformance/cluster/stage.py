@@ -211,7 +211,8 @@ class Stage:
         found: dict[str, Json] = {}
         for name in pools:
             status = self.pool_object(name).get("status", {})
-            records = json.loads(status.get("allocatedIPs") or "{}")
+            records = json.loads(status.get("allocatedIPs", "{}"))
+            assert bool(records) == ("allocatedIPs" in status), "a pool without records has no such member"
             assert status.get("allocatedIPCount", 0) == len(records), status
             found |= records
         return found
