@@ -219,6 +219,13 @@ class World:
         self.running.append(running)
         return running
 
+    def repeat(self, running: Running) -> None:
+        """The ADDs of a sandbox that is up, once more; then what its kernel has is looked at anew."""
+        for ifname in running.configurations:
+            answer = self._call("ADD", running, ifname)
+            assert answer.ok, answer.complaint()
+        running.addresses = _addresses(running.netns)
+
     def end(self, running: Running, *, with_object: bool = True) -> None:
         """The object deleted, and the DEL that a kubelet then does."""
         if with_object:

@@ -96,6 +96,8 @@ def test_a_sandbox_that_is_made_again(world: World) -> None:
     world.end(first, with_object=False)
     second = world.sandbox(wanted)
     assert second.addresses == first.addresses
+    world.repeat(second)
+    assert second.addresses == first.addresses
     world.sane("fam-v4", "fam-v6")
 
 
