@@ -178,7 +178,8 @@ class Stage:
                 assert file is not None
                 assert credentials is not None
                 settings = tools_bus(file.ports, credentials)
-                self._asked = Asked(file, credentials, settings, await Bus.connect(settings, "test"))
+                bus = await Bus.connect(settings, "test")
+                self._asked = Asked(file, credentials, bus, in_cluster=False)
             return await asked(self._asked)
 
         return self._loop.run_until_complete(work())
