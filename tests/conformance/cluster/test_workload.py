@@ -116,14 +116,10 @@ def test_one_address_for_two_pods(stage: Stage) -> None:
 
 
 @case("A00003")
-@pytest.mark.parametrize("annotation", [IPPOOL, IPPOOLS])
-def test_a_pool_that_is_not_there_yet(stage: Stage, annotation: str) -> None:
+def test_a_pool_that_is_not_there_yet(stage: Stage) -> None:
     """The pod waits, and an event tells for what; with the pool it runs."""
     name = f"{stage.name}-later"
-    wanted = {"ipv4": [name]}
-    stage.space.apply(
-        pod("load", {annotation: wanted if annotation == IPPOOL else [{"interface": "eth0"} | wanted]})
-    )
+    stage.space.apply(pod("load", drawing(name)))
     until(
         lambda: any(name in text and "not found" in text for text in stage.space.sandbox_failures()),
         "the pod is told why it waits",
