@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 
+import msgspec
 import structlog
 
 from services.allocator.bulletin import Bulletin
@@ -44,7 +45,8 @@ class Hearing:
         self._watch = watch
         self._clock = clock
         self._wake = wake
-        self._questions: dict[str, str] = {}
+        self._questions: dict[str, tuple[str, int]] = {}
+        """Whom each was put to, and the generation of leases then."""
         self._asked = 0
         self._testimonies: deque[Testimony] = deque()
         self._nodes_changed = True
@@ -87,14 +89,16 @@ class Hearing:
             return
         self._asked += 1
         question = f"{self._state.incarnation}.{self._state.term}.{self._asked}"
-        self._questions[question] = node
+        self._questions[question] = (node, self._state.generation)
         if len(self._questions) > QUESTIONS_OPEN_MAX:
             del self._questions[next(iter(self._questions))]
         self._publish(node, encode(AskDetail(question=question)))
 
     def on_testimony(self, testimony: Testimony) -> None:
-        if self._questions.pop(testimony.question, None) == testimony.claims.node:
-            self._testimonies.append(testimony)
+        asked = self._questions.pop(testimony.question, None)
+        if asked is not None and asked[0] == testimony.claims.node:
+            claims = msgspec.structs.replace(testimony.claims, asked_at=asked[1])
+            self._testimonies.append(msgspec.structs.replace(testimony, claims=claims))
             self._wake()
 
     def decide(self) -> tuple[tuple[LeaseEvent, ...], Testimony | None]:

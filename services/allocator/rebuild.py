@@ -43,12 +43,14 @@ MIRRORED_REASON = "in a SpiderEndpoint, and its node is silent"
 
 
 class NodeClaims(msgspec.Struct, frozen=True, kw_only=True):
-    """What one node told. `scanned`: what it does not claim is not there; `unsettled`: something is under way with these containers."""
+    """What one node told. `scanned`: what it does not claim is not there, but for leases of a generation after `asked_at`, which were
+    given after it was asked; `unsettled`: something is under way with these containers."""
 
     node: str
     claims: tuple[Claim, ...]
     unsettled: frozenset[str] = frozenset()
     scanned: bool = False
+    asked_at: int = limits.GENERATION_MAX
 
 
 class Merged(msgspec.Struct, frozen=True, kw_only=True):
@@ -217,7 +219,8 @@ class _Merge:
                     continue
                 for ifname, held in holding.interfaces.items():
                     is_told = (node, holding.container_id, ifname) in self._attachments
-                    if not (held.is_over or is_told or (holding.owner, ifname) in self._released):
+                    is_later = held.generation > one.asked_at
+                    if not (held.is_over or is_told or is_later or (holding.owner, ifname) in self._released):
                         self._settle_lease(node, holding, ifname, held)
                 self._settle_rest(holding)
 

@@ -206,6 +206,17 @@ def test_what_is_under_way_is_left_alone() -> None:
     assert settle(w, told("n1", unsettled=("c1",))) == Merged()
 
 
+def test_what_was_given_after_a_node_was_asked_is_not_missing_in_its_answer() -> None:
+    w = world()
+    w.add("", container="before")
+    asked_at = w.state.generation
+    w.add("", container="after")
+    answer = msgspec.structs.replace(told("n1"), asked_at=asked_at)
+    (event,) = settle(w, answer).events
+    assert isinstance(event, LeasesReleased) and event.owner == "container:n1/before"
+    assert settle(w, answer, trusted=True) == Merged()
+
+
 def test_a_living_pod_keeps_its_lease_though_its_node_has_nothing() -> None:
     w = world()
     w.add("shop/web-0")
