@@ -36,6 +36,35 @@ def test_a00002_routes_of_the_annotation_go_to_the_family_and_subnet_of_their_ga
 
 
 @pytest.mark.parametrize(
+    ("wished", "first", "second"),
+    [
+        (("10.8.0.0/16", "10.7.0.9"), ["10.7.0.9"], []),
+        (("10.8.1.0/16", "10.5.0.9"), [], ["10.5.0.9"]),
+        (("10.8.0.0/17", "10.7.0.9"), ["10.7.0.2", "10.7.0.9"], ["10.5.0.2"]),
+        (("10.8.0.0/16", "192.0.2.1"), ["10.7.0.2"], ["10.5.0.2"]),
+    ],
+)
+def test_a00002_a_route_of_the_pods_own_takes_the_place_of_those_of_its_pools(
+    wished: tuple[str, str], first: list[str], second: list[str]
+) -> None:
+    """To the same destination, by whichever interface; one that no interface reaches takes no place."""
+    pools = [
+        pool(
+            name,
+            f"10.{n}.0.0/24",
+            f"10.{n}.0.10-10.{n}.0.12",
+            routes=[{"dst": "10.8.0.0/16", "gw": f"10.{n}.0.2"}],
+        )
+        for name, n in (("one", 7), ("two", 5))
+    ]
+    items = [{"interface": "eth0", "ipv4": ["one"]}, {"interface": "net1", "ipv4": ["two"]}]
+    marks = {IPPOOLS: items, ROUTES: [{"dst": wished[0], "gw": wished[1]}]}
+    grants = World(*pools, pod("shop/web", annotations=marks)).add("shop/web")
+    found = {grant.ifname: [route.gw for route in grant.routes] for grant in grants}
+    assert found == {"eth0": first, "net1": second}
+
+
+@pytest.mark.parametrize(
     ("marks", "error", "fragment"),
     [
         ({IPPOOL: {"ipv4": ["nope"]}}, "pool_unknown", "nope"),
