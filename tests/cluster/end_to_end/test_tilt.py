@@ -1,12 +1,14 @@
 """What Tilt makes of the Tiltfile, done to a real cluster by hand: the manifests that it applies run, changed sources go into their
-containers, and the ports that it forwards answer."""
+containers, the ports that it forwards answer, and the scripts behind its buttons work."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
 import io
+import os
 import ssl
+import subprocess
 import tarfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -157,6 +159,33 @@ def test_ports_that_are_forwarded_answer(developed: Developed, tmp_path: Path) -
                     answer = urlopen(f"http://localhost:{port}/{forward['link_path']}", timeout=10)
                 with answer:
                     assert answer.status == 200 and answer.read(), resource["workload"]
+
+
+def test_the_scripts_behind_the_buttons_work(developed: Developed) -> None:
+    environment = {
+        **os.environ,
+        "KUBECONFIG": str(developed.cluster.server.kubeconfig),
+        "PATH": f"{build.programs()}:{os.environ['PATH']}",
+        "SEEDS": "1",
+    }
+
+    def act(script: str) -> str:
+        done = subprocess.run(
+            ["bash", f"actions/{script}"],
+            cwd=TILT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert "10.232." in act("attach").splitlines()[-1]
+    assert "underlay-v4" in act("explain")
+    await_true("a trace of the attach", lambda: "cni ADD" in act("traces"))
+    act("detach")
+    act("simulate")
 
 
 def _pid(system: Developed, pod: str, container: str) -> str:
