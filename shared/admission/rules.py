@@ -12,7 +12,7 @@ from typing import cast
 from shared.admission import coordinator, multus, pod, pool, reserved, subnet
 from shared.admission.addressing import total
 from shared.admission.verdict import Operation, Verdict, verdict
-from shared.admission.view import View
+from shared.admission.view import Objects, View
 from shared.manifests import annotation_key, shape
 from shared.manifests import settings as conf
 from shared.manifests.ipam import SpiderIPPool, SpiderReservedIP, SpiderSubnet
@@ -61,6 +61,8 @@ def validate(operation: Operation, raw: Json | None, old: Json | None, view: Vie
     if isinstance(decoded, Invalid):
         return verdict(misfits)
     errors, warnings = _findings(decoded, stored if operation == "UPDATE" else None, view)
+    if operation == "UPDATE" and stored is not None and row.kind in _MUTATIONS and errors:
+        errors, warnings = _ratcheted(errors, warnings, stored)
     found = [*_meta_errors(decoded.metadata), *errors]
     return verdict([*misfits, *shape.besides(found, misfits)], warnings)
 
@@ -97,6 +99,16 @@ def asks_leases(operation: str, raw: Json | None, old: Json | None, view: View) 
         return view.settings.enable_validating_resources_deleted_webhook
     after = shape.decode(SpiderIPPool, raw) if raw is not None and operation == "UPDATE" else None
     return isinstance(after, SpiderIPPool) and bool(total(before.spec).subtract(total(after.spec)))
+
+
+def _ratcheted(
+    errors: list[FieldError], warnings: list[FieldError], stored: Object
+) -> tuple[list[FieldError], list[FieldError]]:
+    """What is wrong with the stored object alone, in the same words, refuses no change of something else: it came in unjudged, or by
+    rules of another version, and must stay usable (the API server does so for its schemas). What is forbidden stays so."""
+    standing = {error for error in _findings(stored, stored, Objects())[0] if error.code != "Forbidden"}
+    stay = [invalid(error.field, error.message, "Unknown") for error in errors if error in standing]
+    return [error for error in errors if error not in standing], warnings + stay
 
 
 def _delete_errors(old: Object | None, view: View) -> list[FieldError]:

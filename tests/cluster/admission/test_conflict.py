@@ -151,6 +151,20 @@ def _edit(name: str, ips: list[str]) -> Json:
     return pool(name, "10.51.0.0/24", ips=ips)
 
 
+def test_what_came_in_unjudged_stays_usable_and_may_not_get_worse(cluster: Cluster) -> None:
+    with unjudged(cluster):
+        cluster.client.create(
+            f"{OURS}/spiderippools", pool("odd", "10.53.0.0/24", ips=["10.53.0.9-10.53.0.1"])
+        )
+    path = f"{OURS}/spiderippools/odd"
+    assert cluster.client.patch(path, {"spec": {"disable": True}})["spec"]["disable"]
+    cluster.client.patch(path, {"metadata": {"labels": {"a": "b"}}})
+    with pytest.raises(ApiError, match="its ends are reversed"):
+        cluster.client.patch(path, {"spec": {"ips": ["10.53.0.9-10.53.0.2"]}})
+    cluster.client.patch(path, {"spec": {"ips": ["10.53.0.1-10.53.0.9"]}})
+    cluster.client.delete(path)
+
+
 def network(name: str, target: str, master: str) -> Json:
     return {
         "apiVersion": "spiderpool.spidernet.io/v2beta1",

@@ -253,3 +253,12 @@ spec:
   ips: ["10.6.0.1", x]
 """
     assert fields(text) == [("spec.ipVersion", 5), ("spec.ips[1]", 6)]
+
+
+def test_of_two_changed_pools_of_a_set_one_does_not_get_what_the_other_keeps() -> None:
+    """In whichever order they stand, and although each is judged while the other is not in the view."""
+    stored = having(pool(ips=["10.6.0.1-10.6.0.9"]), pool("b", ips=["10.6.0.20"]))
+    kept = pool(ips=["10.6.0.1-10.6.0.8"], disable=True)
+    taking = pool("b", ips=["10.6.0.5", "10.6.0.20"])
+    assert sorted(valid(judged(kept, taking, stored=stored))) == [False, True]
+    assert sorted(valid(judged(taking, kept, stored=stored))) == [False, True]

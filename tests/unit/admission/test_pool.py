@@ -410,3 +410,20 @@ def test_a_change_may_not_bring_pools_to_exclude_each_other() -> None:
     assert "overlap with IPPool a in IP ranges [10.6.0.20]" in said(
         update(other, pool("b", ips=["10.6.0.20-10.6.0.30"]), one)
     )
+
+
+def test_what_is_wrong_already_refuses_no_change_of_something_else() -> None:
+    """A reversed range, as Spiderpool lets it in: the pool can be disabled, but not made worse, and what is touched must be right."""
+    stored = pool(ips=["10.6.0.9-10.6.0.1"])
+    verdict = update(stored, pool(ips=["10.6.0.9-10.6.0.1"], disable=True))
+    assert verdict.valid and "its ends are reversed" in verdict.warnings[0].message
+    assert not update(stored, pool(ips=["10.6.0.9-10.6.0.2"])).valid
+    assert fields(update(stored, pool(ips=["10.6.0.9-10.6.0.1"], gateway="10.7.0.1"))) == ["spec.gateway"]
+    assert not update(stored, pool(ips=["10.6.0.1-10.6.0.9"])).warnings
+
+
+def test_a_family_that_is_off_forbids_changes_of_what_is_stored_too() -> None:
+    six = pool(subnet="fd00::/64")
+    assert fields(update(six, pool(subnet="fd00::/64", disable=True), conf("enableIPv6: false"))) == [
+        "spec.ipVersion"
+    ]
