@@ -19,7 +19,11 @@ _LIMIT_S = 600.0
 
 
 def test_a_thousand_pods_are_made_restarted_and_deleted(tmp_path: Path) -> None:
-    with Cluster(tmp_path / "cluster") as cluster, System(cluster) as system, FakeNodes(cluster, FAKE_NODES):
+    with (
+        Cluster(tmp_path / "cluster") as cluster,
+        System(cluster) as system,
+        FakeNodes(cluster, FAKE_NODES) as fakes,
+    ):
         space = Space(cluster, system)
         names = [f"web-{number}" for number in range(DEPLOYMENTS)]
         real, fake = (_affinity(operator) for operator in ("NotIn", "In"))
@@ -34,9 +38,11 @@ def test_a_thousand_pods_are_made_restarted_and_deleted(tmp_path: Path) -> None:
         space.kubectl("rollout", "restart", *(f"deployment/{name}" for name in names))
         for name in names:
             space.kubectl("rollout", "status", f"deployment/{name}", f"--timeout={_LIMIT_S:.0f}s")
+        fakes.await_left(space.name, _LIMIT_S)
         cluster.await_pods(space.name, DEPLOYMENTS * REPLICAS, timeout_s=_LIMIT_S)
         _assert_attached(space)
         space.kubectl("delete", "deployments", "--all", f"--timeout={_LIMIT_S:.0f}s")
+        fakes.await_left(space.name, _LIMIT_S)
         await_true("pods gone", lambda: not space.pods(), _LIMIT_S)
         space.await_leases_of(set)
         assert system.failures() == []
