@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import os
+import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -15,6 +18,7 @@ from services.controller.kube import KubeClient
 from services.controller.leaving import ACCOUNT, HOLD, KINDS_FOLLOW_S, RIGHTS, Leaving
 from services.controller.reflector import Item, Put
 from services.controller.watched import table
+from tests.cluster import build
 from tests.support.kube import ApiServer
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
@@ -136,6 +140,36 @@ def test_one_command_leaves_nothing(installed: ApiServer, tmp_path: Path) -> Non
     assert not installed.client.exists(f"/api/v1/namespaces/{NAMESPACE}")
     assert definitions(installed) == set()
     assert not [path for path in HELD if installed.client.exists(path)]
+
+
+def test_where_no_controller_runs_the_documented_commands_do(installed: ApiServer, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with leaving(installed, tmp_path) as one, leading(installed, one):
+            pass
+
+    asyncio.run(scenario())
+    installed.kubectl("delete", "-k", str(DEPLOY / "overlays" / "dev"), "--wait=false", "--ignore-not-found")
+    manual = (
+        (DEPLOY.parent / "docs" / "deploy.md")
+        .read_text()
+        .partition("Where no controller can run any more")[2]
+    )
+    lines = itertools.takewhile(lambda line: not line or line.startswith("    "), manual.splitlines()[2:])
+    (tmp_path / "kubectl").symlink_to(build.programs() / "kubectl")
+    # Of what is gone already kubectl complains: what counts is what is left.
+    subprocess.run(
+        ["bash", "-c", "\n".join(line[4:] for line in lines)],
+        env={
+            **os.environ,
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "KUBECONFIG": str(installed.kubeconfig),
+            "HOME": str(tmp_path),
+        },
+        check=False,
+    )
+    await_true("the kinds are gone", lambda: definitions(installed) == set())
+    for path in (*HELD, f"/api/v1/namespaces/{NAMESPACE}"):
+        await_true(f"{path} is gone", lambda path=path: not installed.client.exists(path))
 
 
 def terminating(server: ApiServer, path: str) -> bool:
