@@ -4,7 +4,7 @@
 
 Runs in a mount, process, host name and network namespace of its own (tests/support/kube_node.py enters the last one first). When it
 dies, the kernel ends every process of the machine and undoes every mount: nothing needs to be found and removed. /etc, /opt, /var
-are overlays whose changes lie in DIRECTORY, /run is empty; all else is the test machine's. Standard library only.
+are overlays whose changes lie in DIRECTORY, /run and /dev/shm are empty; all else is the test machine's. Standard library only.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ def main() -> None:
     for path in _OWN_CHANGES:
         _overlay(path, directory / "machine" / path.lstrip("/"))
     _mount("tmpfs", "/run", kind="tmpfs", options="mode=755")
+    # libfaketime names what it keeps there by process ids, which every machine begins anew.
+    _mount("tmpfs", "/dev/shm", kind="tmpfs", options="mode=1777")
     for needed in ("/run/netns", "/run/lock", "/run/containerd"):
         Path(needed).mkdir()
     # `ip netns` would do it: so that namespaces are seen by whoever mounts the folder.

@@ -44,6 +44,8 @@ def hold_through(directory: Path, outage_s: float) -> int:
         total -= len(left)
         space.await_pods(total)
         assert space.addresses() == {name: held for name, held in before.items() if name not in left}
+        # What came anew meanwhile is Ready by the word of before until its kubelet has told.
+        await_true("all that is Ready runs", lambda: _all_run(space))
         assert space.unreachable() == []
         # What ended meanwhile has given its addresses back, and Kubernetes is told.
         space.await_leases_of(lambda: set(before) - set(left))
@@ -55,6 +57,11 @@ def hold_through(directory: Path, outage_s: float) -> int:
         assert system.failures() == []
         assert system.ask.allocator().violations == ()
         return attached
+
+
+def _all_run(space: Space) -> bool:
+    names = [pod["metadata"]["name"] for pod in space.pods()]
+    return not any(space.cluster.exec(space.name, name, "true", check=False) for name in names)
 
 
 def _static(space: Space, name: str) -> dict[str, Any]:
