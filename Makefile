@@ -49,6 +49,8 @@ endef
 
 # Whole systems killed and robbed of their store: minutes each, run by `make test-long`.
 LONG := tests/integration/failpoints tests/integration/loss tests/integration/allocator/test_replicated.py
+# Of the tests in a cluster, those that `make test-cluster` runs.
+CLUSTER := tests/cluster
 
 .PHONY: help test-long test-cluster test-cluster-long conformance conformance-cluster setup setup-test setup-cluster demo test test-failpoints bench bench-cluster fuzz sim lint clean
 
@@ -75,9 +77,9 @@ test-failpoints: setup setup-test ## kills at every failpoint alone, in the midd
 	$(need_root)
 	@FAILPOINTS=all $(BIN)/python -m pytest tests/integration/failpoints tests/integration/allocator/test_replicated.py
 
-test-cluster: setup setup-cluster ## in a real Kubernetes cluster, nodes as namespaces of this machine; builds what is missing first
+test-cluster: setup setup-cluster ## in a real Kubernetes cluster, nodes as namespaces of this machine; builds what is missing first; CLUSTER=PATHS: a part
 	$(need_root)
-	@$(BIN)/python -m pytest $(PYTEST) --durations=15 --ignore=tests/cluster/long tests/cluster
+	@$(BIN)/python -m pytest $(PYTEST) --durations=15 --ignore=tests/cluster/long $(CLUSTER)
 
 test-cluster-long: setup setup-cluster ## what takes longer there: five minutes without API server, a thousand pods
 	$(need_root)
