@@ -32,7 +32,7 @@ _SCHEMAS = {
 PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kubelet")
 _STAGES = (
     "node/fast/node-initialize.yaml",
-    "node/heartbeat-with-lease/node-heartbeat-with-lease.yaml",
+    "node/heartbeat/node-heartbeat.yaml",
     "pod/fast/pod-ready.yaml",
     "pod/fast/pod-complete.yaml",
     "pod/fast/pod-delete.yaml",
@@ -73,9 +73,10 @@ def kwok() -> Path:
     target = cache() / "cluster" / f"kwok-{version}" / "bin"
     _built(KWOK_MODULE, target, {"kwok": f"{KWOK}/cmd/kwok"}, f"kwok {version}", "")
     stages = target / "stages.yaml"
-    if not stages.exists():
-        source = cache() / "go-mod" / f"{KWOK}@{version}" / "kustomize" / "stage"
-        stages.write_text("---\n".join((source / name).read_text() for name in _STAGES))
+    source = cache() / "go-mod" / f"{KWOK}@{version}" / "kustomize" / "stage"
+    wanted = "---\n".join((source / name).read_text() for name in _STAGES)
+    if not stages.exists() or stages.read_text() != wanted:
+        stages.write_text(wanted)
     return target
 
 
