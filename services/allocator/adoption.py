@@ -20,6 +20,7 @@ from shared.clock import Clock
 from shared.contracts.adopt import (
     ADOPTION,
     AdoptedAddress,
+    Adoption,
     AdoptionView,
     AdoptRecords,
     AskAdoption,
@@ -33,6 +34,15 @@ log = structlog.get_logger()
 FACTS_WAIT_S = 20.0
 
 
+def _request(message: Message, refused: Callable[[str], None]) -> Adoption | None:
+    try:
+        return ADOPTION.decode(message.data)
+    except MessageError as error:
+        refused("orb.ipam.adopt")
+        log.warning("adoption refused", error=str(error))
+        return None
+
+
 class Gathering:
     """While the index of a lost log is rebuilt: what is told is kept for the rebuild, and answered at once. Whoever told it then says that
     the objects are all known, for which the rebuild waits."""
@@ -42,11 +52,8 @@ class Gathering:
         self._refused = refused
 
     async def on_ask(self, message: Message) -> bytes | None:
-        try:
-            request = ADOPTION.decode(message.data)
-        except MessageError as error:
-            self._refused("orb.ipam.adopt")
-            log.warning("adoption refused", error=str(error))
+        request = _request(message, self._refused)
+        if request is None:
             return None
         if isinstance(request, AdoptRecords):
             self.records.update(dict.fromkeys(request.records))
@@ -81,11 +88,8 @@ class Adopting:
         return bool(self._waiting)
 
     async def on_ask(self, message: Message) -> bytes | None:
-        try:
-            request = ADOPTION.decode(message.data)
-        except MessageError as error:
-            self._refused("orb.ipam.adopt")
-            log.warning("adoption refused", error=str(error))
+        request = _request(message, self._refused)
+        if request is None:
             return None
         if isinstance(request, AskAdoption):
             return encode(AdoptionView(open=self._state.adoption_open, mark=self._state.mark))

@@ -65,7 +65,12 @@ class Conflicts:
         if now == before:
             return
         if before is not None and (now is None or now.older != before.older):
-            self._tell(before, ENDED, *(f"{before.kind} {{}} and it exclude each other no more",) * 2)
+            self._tell(
+                before,
+                ENDED,
+                f"{before.kind} {before.older} and it exclude each other no more",
+                f"{before.kind} {before.younger} and it exclude each other no more",
+            )
         if now is not None:
             self._tell_of(now)
 
@@ -75,12 +80,12 @@ class Conflicts:
             self._tell_of(pair)
 
     def _tell_of(self, pair: Pair) -> None:
-        self._tell(pair, REASON, pair.sentence, f"{pair.kind} {{}} {pair.sentence}")
+        self._tell(pair, REASON, pair.sentence, f"{pair.kind} {pair.younger} {pair.sentence}")
 
     def _tell(self, pair: Pair, reason: str, of_younger: str, of_older: str) -> None:
         sides = (
-            (pair.younger, pair.younger_uid, of_younger.format(pair.older)),
-            (pair.older, pair.older_uid, of_older.format(pair.younger)),
+            (pair.younger, pair.younger_uid, of_younger),
+            (pair.older, pair.older_uid, of_older),
         )
         for name, uid, message in sides:
             about = About(

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from tests.support.kube import namespace
@@ -112,3 +114,27 @@ def assert_distinct(addresses: Mapping[str, Iterable[str]], each: int = 2) -> No
     """Every pod has `each` addresses (one a family), and no two have the same."""
     every = list(itertools.chain.from_iterable(addresses.values()))
     assert len(every) == len(set(every)) == each * len(addresses), addresses
+
+
+@contextmanager
+def repeating(one: Callable[[int], None]) -> Generator[list[int]]:
+    """Meanwhile `one` is done again and again; the number of each round that ended is told, and at least one has."""
+    rounds: list[int] = []
+    ended = threading.Event()
+
+    def run() -> None:
+        for number in itertools.count():
+            if ended.is_set():
+                return
+            one(number)
+            rounds.append(number)
+
+    # What a thread starts dies with it (PR_SET_PDEATHSIG): kubectl is done before the thread ends.
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield rounds
+    finally:
+        ended.set()
+        thread.join()
+    assert rounds

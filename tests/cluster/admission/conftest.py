@@ -156,22 +156,29 @@ def eventually(look: Callable[[], Any], what: str, within_s: float = WAIT_S) -> 
     raise AssertionError(f"{what}: {last!r}")
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """One for a module: no other test's API server has our configurations."""
+@contextlib.contextmanager
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """An API server and the bus; nothing of ours is there yet."""
     server = ApiServer(tmp_path_factory.mktemp("kube"))
     nats = NatsServer(tmp_path_factory.mktemp("nats"))
     found = Cluster(server, nats, tmp_path_factory.mktemp("webhook"))
     server.start()
     try:
         nats.start()
-        found.install()
-        eventually(lambda: _is_served(found), "a pool is judged")
         yield found
     finally:
         found.stop()
         nats.stop()
         server.stop()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One for a module: no other test's API server has our configurations."""
+    with standing(tmp_path_factory) as found:
+        found.install()
+        eventually(lambda: _is_served(found), "a pool is judged")
+        yield found
 
 
 def _is_served(found: Cluster) -> bool:

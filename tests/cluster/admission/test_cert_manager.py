@@ -16,11 +16,17 @@ from typing import Any
 import pytest
 
 from services.webhook.certificate import read_certificate
-from tests.cluster.admission.conftest import NAMESPACE, OURS, REGISTRATION, Cluster, eventually, pool
-from tests.support.kube import ApiServer
+from tests.cluster.admission.conftest import (
+    NAMESPACE,
+    OURS,
+    REGISTRATION,
+    Cluster,
+    eventually,
+    pool,
+    standing,
+)
 from tests.support.kube_client import ApiError
 from tests.support.kube_pki import Authority
-from tests.support.nats import NatsServer
 
 SECRETS = f"/api/v1/namespaces/{NAMESPACE}/secrets"
 SECRET = "orbweaver-webhook-tls"
@@ -109,18 +115,9 @@ def again_and_again(do: Callable[[], None]) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    server = ApiServer(tmp_path_factory.mktemp("kube"))
-    nats = NatsServer(tmp_path_factory.mktemp("nats"))
-    found = Cluster(server, nats, tmp_path_factory.mktemp("webhook"))
-    server.start()
-    try:
-        nats.start()
-        server.client.create("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
+    with standing(tmp_path_factory) as found:
+        found.client.create("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
         yield found
-    finally:
-        found.stop()
-        nats.stop()
-        server.stop()
 
 
 def serial(port: int) -> int:

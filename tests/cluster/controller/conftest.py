@@ -179,19 +179,25 @@ def pod(name: str, node: str = "n1", **meta: Any) -> dict[str, Any]:
     }
 
 
-@pytest.fixture
-def allocator(fresh_nats_server: NatsServer, tmp_path: Path) -> Iterator[Service]:
-    """The real one; it answers as soon as it has read the facts and leads."""
-    directory = tmp_path / "a1"
+def allocating(nats: NatsServer, place: Path, replica: str) -> Service:
+    """One that was started, on a machine of its own: its mark is in no other's folder."""
+    directory = place / replica
     directory.mkdir()
     settings = AllocatorSettings(
-        replica="a1",
-        bus=fresh_nats_server.settings("allocator"),
-        system=fresh_nats_server.settings("sys"),
+        replica=replica,
+        bus=nats.settings("allocator"),
+        system=nats.settings("sys"),
         mark_file=str(directory / "mark.json"),
     )
     service = Service("services.allocator", settings, directory)
     service.start()
+    return service
+
+
+@pytest.fixture
+def allocator(fresh_nats_server: NatsServer, tmp_path: Path) -> Iterator[Service]:
+    """The real one; it answers as soon as it has read the facts and leads."""
+    service = allocating(fresh_nats_server, tmp_path, "a1")
     yield service
     service.kill()
 

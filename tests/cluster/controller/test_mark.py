@@ -19,10 +19,10 @@ from shared.contracts.codec import encode
 from shared.contracts.mark import KeepMark, LogMark, Mirrored
 from shared.contracts.mirrored import MIRRORED_PAGE, AskMirrored, MirroredPage
 from shared.limits import MARK_SHARE_INTERVAL_S
-from shared.settings import AllocatorSettings
 from tests.cluster.controller.conftest import (
     LEASE,
     Starting,
+    allocating,
     attach,
     pod,
     pool,
@@ -187,16 +187,7 @@ def test_a_wiped_store_is_seen_by_an_allocator_on_a_fresh_node(
     fresh_nats_server.stop()
     shutil.rmtree(fresh_nats_server.directory / "js")
     fresh_nats_server.start()
-    directory = tmp_path / "fresh"
-    directory.mkdir()
-    settings = AllocatorSettings(
-        replica="fresh",
-        bus=fresh_nats_server.settings("allocator"),
-        system=fresh_nats_server.settings("sys"),
-        mark_file=str(directory / "mark.json"),
-    )
-    fresh = Service("services.allocator", settings, directory)
-    fresh.start()
+    fresh = allocating(fresh_nats_server, tmp_path, "fresh")
     crds.client.delete(LEASE)
     starting("c2")
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import socket
 import ssl
-import threading
 import time
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +19,7 @@ from tests.cluster.deploy.conftest import POOLS
 from tests.support.kube_client import ApiError
 from tests.support.kube_cluster import Cluster, await_true, is_leaving, is_ready
 from tests.support.kube_installation import NAMESPACE, TAGS, Installation
-from tests.support.kube_space import Space, assert_distinct
+from tests.support.kube_space import Space, assert_distinct, repeating
 from tests.support.kube_workload import deployment
 
 PODS = 6
@@ -124,27 +121,10 @@ def evict(system: Installation, pod: str) -> bool:
     return True
 
 
-@contextmanager
-def churning(space: Space) -> Generator[list[int]]:
-    """Meanwhile all pods of the Deployment are exchanged again and again; each round is told."""
-    rounds: list[int] = []
-    ended = threading.Event()
-
-    def churn() -> None:
-        for number in itertools.count():
-            if ended.is_set():
-                return
-            space.kubectl("rollout", "restart", "deployment/web")
-            space.kubectl("rollout", "status", "deployment/web", "--timeout=150s")
-            rounds.append(number)
-
-    thread = threading.Thread(target=churn)
-    thread.start()
-    try:
-        yield rounds
-    finally:
-        ended.set()
-        thread.join()
+def exchange(space: Space) -> None:
+    """All pods of the Deployment, once."""
+    space.kubectl("rollout", "restart", "deployment/web")
+    space.kubectl("rollout", "status", "deployment/web", "--timeout=150s")
 
 
 def await_rounds(rounds: list[int], more: int = 1) -> None:
@@ -236,7 +216,7 @@ def test_pods_attach_while_parts_are_killed(system: Installation, space: Space) 
     space.apply(deployment("web", PODS))
     space.await_pods(PODS)
     failed = system.failures()
-    with churning(space) as rounds:
+    with repeating(lambda _: exchange(space)) as rounds:
         leader = status(system)["allocator"]["replica"]
         (pod,) = [one for one in pods_of(system, "orbweaver-allocator") if one["metadata"]["name"] == leader]
         kill(system, pod, "allocator")

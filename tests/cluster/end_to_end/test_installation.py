@@ -3,16 +3,12 @@ tests/cluster/deploy."""
 
 from __future__ import annotations
 
-import itertools
 import json
-import threading
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Any
 
 from tests.support.kube_cluster import Cluster, await_true
 from tests.support.kube_installation import NAMESPACE, TAGS, Installation
-from tests.support.kube_space import Space, assert_distinct
+from tests.support.kube_space import Space, assert_distinct, repeating
 from tests.support.kube_workload import deployment, stateful_set
 
 PODS = 8
@@ -43,7 +39,7 @@ def test_an_upgrade_while_pods_come_and_go(cluster: Cluster, system: Installatio
     space.await_pods(PODS + 2)
     kept = {name: held for name, held in space.addresses().items() if name.startswith("db")}
     failed_before = system.failures()
-    with _churning(space) as rounds:
+    with repeating(lambda number: _churn(space, number)) as rounds:
         system.apply_overlay(TAGS[1])
         system.await_rollout()
         # Some more with everything new.
@@ -63,27 +59,8 @@ def test_an_upgrade_while_pods_come_and_go(cluster: Cluster, system: Installatio
     space.await_leases_of(lambda: set(space.addresses()))
 
 
-@contextmanager
-def _churning(space: Space) -> Generator[list[int]]:
-    """Meanwhile the Deployment restarts again and again, and pods of the StatefulSet are deleted; each round is told."""
-    rounds: list[int] = []
-    ended = threading.Event()
-
-    def churn() -> None:
-        for number in itertools.count():
-            if ended.is_set():
-                return
-            space.kubectl("rollout", "restart", "deployment/web")
-            space.kubectl("delete", "pod", f"db-{number % 2}", "--wait=false")
-            space.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
-            rounds.append(number)
-
-    # What a thread starts dies with it (PR_SET_PDEATHSIG): kubectl is done before the thread ends.
-    thread = threading.Thread(target=churn)
-    thread.start()
-    try:
-        yield rounds
-    finally:
-        ended.set()
-        thread.join()
-    assert rounds
+def _churn(space: Space, number: int) -> None:
+    """The Deployment restarts, and a pod of the StatefulSet is deleted."""
+    space.kubectl("rollout", "restart", "deployment/web")
+    space.kubectl("delete", "pod", f"db-{number % 2}", "--wait=false")
+    space.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
